@@ -1,0 +1,255 @@
+//! What an operator decides, proven once. After [`Config`] exists nobody validates again.
+//!
+//! Reading order: this page (the values and their defaults), then `raw` (how people write
+//! them), `prove` (from one to the other, all problems together), `plan` (the memory they cost).
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+/// Everything the server needs to know, proven.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Where clients connect. Never open to the world by accident: loopback until told otherwise.
+    pub listen: SocketAddr,
+    /// Where the operator looks (`/metrics`, `/healthz`, `/readyz`); `None` for no admin listener.
+    pub admin: Option<SocketAddr>,
+    /// One thread, ring and listener each. Default: one for each CPU this process may use.
+    pub shards: usize,
+    /// Whether each shard's thread is bound to a CPU of its own.
+    pub pin: bool,
+    /// How sockets are driven.
+    pub driver: DriverKind,
+    /// How the io_uring driver keeps its sockets.
+    pub descriptors: Descriptors,
+    /// Whether `/echo` answers: for conformance suites and benchmarks only.
+    pub echo: bool,
+    /// How much of everything.
+    pub limits: Limits,
+    /// How long things may take.
+    pub timing: Timing,
+    /// What each client's socket gets.
+    pub socket: SocketOptions,
+    /// The rule for channels that no `[[channel]]` matches.
+    pub channel_default: ChannelRule,
+    /// Rules by channel name; the first that matches decides.
+    pub channels: Vec<ChannelRule>,
+    /// What is logged and how.
+    pub log: Log,
+}
+
+/// Bounds an operator may set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one message from a client, after reassembly (64 KiB; Centrifugo 64 KiB, NATS
+    /// 1 MiB). A client that sends more is closed with 1009.
+    pub message_bytes_max: usize,
+    /// Connections in the whole process; beyond it a peer gets 503 with Retry-After.
+    pub connections_max: usize,
+    /// Connections from one address; beyond it a peer gets 503. `None`: no such limit.
+    pub connections_per_address_max: Option<usize>,
+    /// Channels one client may be subscribed to.
+    pub channels_per_client_max: usize,
+    /// Channels the whole process keeps numbering for.
+    pub channels_max: usize,
+    /// Messages queued for one client that does not read.
+    pub outbox_messages_max: usize,
+    /// Bytes queued for one client that does not read.
+    pub outbox_bytes_max: usize,
+    /// Bytes the whole process may hold: the one ceiling over everything that can grow.
+    pub memory_max: u64,
+}
+
+/// How long things may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timing {
+    /// From accept to a complete request head.
+    pub handshake_timeout: Duration,
+    /// Silence after which a client is pinged (jittered per client). Proxies cut at 60 s.
+    pub ping_interval: Duration,
+    /// Silence after a ping that ends the connection. Any received byte is life.
+    pub pong_timeout: Duration,
+    /// Time without a message from the client that ends it; `None`: a listener may listen for ever.
+    pub idle_timeout: Option<Duration>,
+    /// From our close frame to the peer's.
+    pub close_timeout: Duration,
+    /// Over which a shutdown spreads the good-byes.
+    pub drain_window: Duration,
+}
+
+/// What each client's socket gets; set on the listener, where sockets inherit it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// SO_SNDBUF, in bytes as given to the kernel (which doubles it). What a slow client can pin
+    /// in the kernel. `None` leaves the kernel's autotuning, up to `tcp_wmem`.
+    pub send_buffer_bytes: Option<usize>,
+    /// TCP_NOTSENT_LOWAT: unsent bytes above which the socket counts as full, so that what is
+    /// old waits in the outbox, where it can be dropped, and not in the kernel.
+    pub notsent_lowat_bytes: Option<usize>,
+    /// The listener's backlog.
+    pub backlog: i32,
+}
+
+/// How messages of the channels that `pattern` matches are treated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelRule {
+    /// `*` stands for any run of characters; everything else for itself.
+    pub pattern: String,
+    /// What happens when a subscriber's outbox is full.
+    pub overflow: Overflow,
+}
+
+/// What happens to a channel's message when a subscriber's outbox is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest queued messages make room, and a gap notice takes their place.
+    DropOldest,
+    /// The new message is not queued, and a gap notice takes its place.
+    DropNewest,
+    /// The client is closed with 4409.
+    Close,
+}
+
+/// How sockets are driven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriverKind {
+    /// io_uring where the kernel has it and allows it, epoll elsewhere; logged either way.
+    Auto,
+    /// io_uring or a clear refusal to start.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// How the io_uring driver keeps its sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Descriptors {
+    /// Direct ones when `connections_max` is beyond what RLIMIT_NOFILE allows, else regular.
+    Auto,
+    /// In the process's descriptor table: visible to `ss -p`, can move between shards everywhere.
+    Regular,
+    /// In each ring's own table: not counted against the process's descriptor table.
+    Direct,
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Log {
+    /// Text for people or JSON for machines.
+    pub format: LogFormat,
+    /// Nothing below this level.
+    pub level: tracing::Level,
+}
+
+/// Text for people or JSON for machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))),
+            shards: std::thread::available_parallelism().map_or(1, usize::from),
+            pin: true,
+            driver: DriverKind::Auto,
+            descriptors: Descriptors::Auto,
+            echo: false,
+            limits: Limits::default(),
+            timing: Timing::default(),
+            socket: SocketOptions::default(),
+            channel_default: ChannelRule { pattern: "*".into(), overflow: Overflow::DropOldest },
+            channels: Vec::new(),
+            log: Log { format: LogFormat::Text, level: tracing::Level::INFO },
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: 64 * 1024,
+            connections_max: 100_000,
+            connections_per_address_max: None,
+            channels_per_client_max: 128,
+            channels_max: 100_000,
+            outbox_messages_max: 256,
+            outbox_bytes_max: 64 * 1024,
+            memory_max: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            ping_interval: Duration::from_secs(25),
+            pong_timeout: Duration::from_secs(10),
+            idle_timeout: None,
+            close_timeout: Duration::from_secs(5),
+            drain_window: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for SocketOptions {
+    fn default() -> Self {
+        Self { send_buffer_bytes: None, notsent_lowat_bytes: Some(128 * 1024), backlog: 4096 }
+    }
+}
+
+impl Config {
+    /// The rule for the channel called `name`.
+    #[must_use]
+    pub fn rule(&self, name: &str) -> &ChannelRule {
+        self.channels
+            .iter()
+            .find(|rule| pattern_matches(&rule.pattern, name))
+            .unwrap_or(&self.channel_default)
+    }
+}
+
+/// Whether `pattern`, in which `*` stands for any run of characters, matches all of `name`.
+#[must_use]
+pub fn pattern_matches(pattern: &str, name: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut rest) = name.strip_prefix(head) else { return false };
+    let mut parts: Vec<&str> = tail.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        // The leftmost place leaves the most for what follows.
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pattern_matches;
+
+    #[test]
+    fn a_star_stands_for_any_run_and_everything_else_for_itself() {
+        for (pattern, name, expected) in [
+            ("md.*", "md.AAPL", true),
+            ("md.*", "md.", true),
+            ("md.*", "md", false),
+            ("*", "", true),
+            ("orders", "orders", true),
+            ("orders", "orders2", false),
+            ("iot.*.temp", "iot.7.temp", true),
+            ("iot.*.temp", "iot.temp", false),
+            ("a*b*c", "axbxbxc", true),
+            ("a*b*c", "axbx", false),
+            ("*a*", "bab", true),
+            ("aa*aa", "aaa", false),
+        ] {
+            assert_eq!(pattern_matches(pattern, name), expected, "{pattern} on {name}");
+        }
+    }
+}

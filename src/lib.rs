@@ -1,0 +1,53 @@
+//! # ringcast
+//!
+//! A push server for embedded Linux edge hardware: one process holds hundreds of thousands of
+//! WebSocket clients and pushes messages to them without losing track of any.
+//!
+//! ## The journey of one message
+//!
+//! ```text
+//! kernel buffer --recv--> conn --event--> shard --> hub.publish --> outbox[i] --flush--> send --> kernel
+//!  (borrowed, unmasked in place)     (one match)  (encoded once)    (a reference)
+//! ```
+//!
+//! Bytes come in at one side, walk forward through nouns, and leave at the other side; nothing
+//! walks back.
+//!
+//! ## The layers, bottom up
+//!
+//! | layer | modules | knows |
+//! |---|---|---|
+//! | ground | [`limits`] [`mem`] [`simd`] [`time`] [`metrics`] | no domain word |
+//! | words | [`proto`] | bytes and values; no sockets, no clock, no `unsafe` |
+//! | machines | [`conn`] [`hub`] | one client's life; who receives what. `now` is an argument |
+//! | world | [`io`] | system calls; nearly all `unsafe` |
+//! | loop | [`shard`] | both machines and world, and introduces them once per tick |
+//! | house | [`config`] [`control`] [`admin`] [`cli`] [`web`] | everything around it |
+//!
+//! Imports go downward only; `conn` and `hub` do not know each other. A test checks it
+//! (`tests/structure.rs`), together with where `unsafe` may stand and who may read a clock.
+//!
+//! ## Reading order
+//!
+//! `proto::ws::decoder`, `conn`, `hub::outbox`, `hub`, `io` (the contract), `shard`.
+
+pub mod limits;
+pub mod mem;
+pub mod metrics;
+pub mod simd;
+pub mod time;
+
+pub mod proto;
+
+pub mod conn;
+pub mod hub;
+
+pub mod io;
+
+pub mod shard;
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod web;

@@ -1,0 +1,74 @@
+//! Every bound by name, where the number came from, and the relations between them.
+//!
+//! What an operator may set lives in `config`; what is fixed lives here.
+
+use std::time::Duration;
+
+/// Completions handled in one tick before the shard hears its mailboxes again. A completion
+/// costs about a microsecond, so a tick stays near a millisecond even when all are used.
+pub const COMPLETIONS_PER_TICK_MAX: usize = 1024;
+
+/// Letters heard from each mailbox in one tick.
+pub const LETTERS_PER_TICK_MAX: usize = 512;
+
+/// Letters that wait in a mailbox between two shards. Beyond it the sender keeps its letter
+/// and stops reading from the clients whose requests need that shard.
+pub const MAILBOX_LETTERS_MAX: usize = 4096;
+
+/// Sends given to the kernel in one submission, so that receives interleave (64 to 256 measured
+/// alike).
+pub const SENDS_PER_SUBMISSION_MAX: usize = 128;
+
+/// Bytes of messages of one channel that one tick puts into one shared segment. A slow client
+/// keeps whole segments alive, so a segment is small beside an outbox (64 KiB).
+pub const SEGMENT_BYTES_MAX: usize = 32 * 1024;
+
+/// Bytes gathered for one client in one send. The kernel's send buffer is smaller than that in
+/// nearly every configuration; more would only be cut.
+pub const GATHERED_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes in the reply lane of one client above which nothing more is read from it: a client that
+/// floods pings or does not read its replies waits for itself.
+pub const REPLIES_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of an HTTP request head. nginx takes 8 KiB a line, Node 16 KiB in all; an upgrade
+/// request with a fat cookie fits 8 KiB.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Header fields of an HTTP request head. Browsers send 15 to 20.
+pub const REQUEST_HEADERS_MAX: usize = 64;
+
+/// RFC 6455 5.5: control frames carry at most 125 bytes.
+pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
+
+/// Bytes of a channel's name.
+pub const CHANNEL_NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of a request's `id`, echoed in the answer: room for a UUID in quotes and to spare.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Depth of nesting in a JSON message. Deeper ones are refused, not parsed with a deep stack.
+pub const JSON_DEPTH_MAX: usize = 128;
+
+/// Bytes of the largest message an operator may allow.
+pub const MESSAGE_BYTES_MAX_MAX: usize = 16 * 1024 * 1024;
+
+/// Shards in one process: far above any edge box, small enough for a table.
+pub const SHARDS_MAX: usize = 256;
+
+/// How long a channel that nobody subscribes to keeps its numbering (`epoch` and `seq`).
+pub const CHANNEL_IDLE: Duration = Duration::from_secs(60);
+
+/// Bytes read and thrown away from a peer whose connection ended with an error, so that the
+/// close frame or the status reaches it before a reset can overtake it.
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// How long accepting rests after the kernel refused for want of descriptors or memory.
+pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// One step of the timer wheel: what a deadline may be late by.
+pub const WHEEL_STEP: Duration = Duration::from_millis(16);
+
+const _: () = assert!(REPLIES_BYTES_MAX > CONTROL_PAYLOAD_BYTES_MAX + 4);
+const _: () = assert!(SEGMENT_BYTES_MAX <= GATHERED_BYTES_MAX);
+const _: () = assert!(COMPLETIONS_PER_TICK_MAX >= SENDS_PER_SUBMISSION_MAX);
