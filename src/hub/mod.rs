@@ -1,1 +1,252 @@
-//! To be written.
+//! Who receives what, and what waits for each client.
+//!
+//! Every channel has a *home* shard, the hash of its name, which gives each message its `seq` and
+//! knows which shards have subscribers; on every such shard a [`topic`] lists its clients. Within
+//! a tick a publish only appends to its topic; [`Hub::settle`] then offers each topic's new
+//! messages to each subscriber's [`outbox`] once, however many they are, and the shard sends what
+//! the outboxes hold.
+//!
+//! Reading order: `segment` (shared bytes), `outbox` (what waits), `clients` and `topic` (who),
+//! then the verbs: `subscribe`, `publish`, `settle`, `flush`, and `letter` (between shards).
+//!
+//! The hub does no I/O and reads no clock; it does not know what a connection is.
+#![forbid(unsafe_code)]
+
+mod clients;
+mod flush;
+mod letter;
+mod outbox;
+mod publish;
+mod rules;
+mod segment;
+mod settle;
+mod subscribe;
+mod topic;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+pub use clients::{Flow, Progress};
+pub use letter::{Delivery, Letter, Publisher, Refusal, Request, RequestId};
+pub use outbox::{Capacity, Outbox};
+pub use rules::{ChannelRule, Overflow, Rules, pattern_matches};
+pub use settle::Settled;
+
+use crate::mem::Key;
+use crate::time::Time;
+use clients::Clients;
+use segment::Meter;
+use topic::Topics;
+
+/// Names a client: the same key as its connection and its socket.
+pub type ClientId = Key;
+/// Names a channel on one shard.
+pub type TopicId = Key;
+/// Which shard, counted from 0.
+pub type ShardIndex = u16;
+
+/// What the hub needs to know, proven by `config`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which shard this is.
+    pub shard: ShardIndex,
+    /// Of how many.
+    pub shards: u16,
+    /// Seeds the hash that gives each channel its home; the same on all shards.
+    pub home_seed: u64,
+    /// How much one outbox may hold.
+    pub outbox: Capacity,
+    /// Channels one client may be subscribed to.
+    pub channels_per_client_max: usize,
+    /// Channels this shard may keep numbering for.
+    pub channels_max: usize,
+    /// Bytes this hub may hold in segments and replies.
+    pub memory_bytes_max: usize,
+    /// What happens where messages do not fit.
+    pub rules: Rules,
+}
+
+/// Channels, subscriptions and outboxes of one shard.
+#[derive(Debug)]
+pub struct Hub {
+    settings: Settings,
+    random: fastrand::Rng,
+    topics: Topics,
+    clients: Clients,
+    /// Topics with messages that no subscriber has been offered yet.
+    unsettled: Vec<TopicId>,
+    /// How far `settle` has come.
+    cursor: settle::Cursor,
+    /// Acks that wait until what they promise is in the outboxes.
+    acks: Vec<publish::Ack>,
+    /// Letters for other shards, in order.
+    letters: Vec<(ShardIndex, Letter)>,
+    /// Bytes of the segments alive on this shard.
+    segments: Meter,
+    counts: Counts,
+}
+
+/// What the hub has done so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Messages given a `seq` here.
+    pub publishes: u64,
+    /// Subscriptions there are now.
+    pub subscriptions: u64,
+    /// Channels whose numbering is kept here now.
+    pub channels_home: u64,
+}
+
+/// Why messages were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GapReason {
+    /// The client did not read fast enough.
+    SlowConsumer,
+    /// The server was at its memory ceiling, and this client had the most waiting.
+    Memory,
+}
+
+impl GapReason {
+    /// The stable `reason` of the gap notice.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SlowConsumer => "slow_consumer",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// The life of a channel's numbering. When it changes, `seq` has begun anew.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Epoch([u8; Self::LETTERS]);
+
+impl Epoch {
+    /// 40 bits of chance: two lives of a channel practically never agree.
+    const LETTERS: usize = 8;
+
+    fn new(random: &mut fastrand::Rng) -> Self {
+        // Crockford's base 32: no letters that look like digits.
+        const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+        Self(std::array::from_fn(|_| ALPHABET[random.usize(..ALPHABET.len())]))
+    }
+
+    /// As it is written in messages.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("the alphabet is ASCII")
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Hub {
+    /// An empty hub. All of its chance comes from `random`.
+    #[must_use]
+    pub fn new(settings: Settings, random: fastrand::Rng) -> Self {
+        Self {
+            topics: Topics::new(settings.home_seed, settings.shards),
+            clients: Clients::new(settings.outbox),
+            settings,
+            random,
+            unsettled: Vec::new(),
+            cursor: settle::Cursor::default(),
+            acks: Vec::new(),
+            letters: Vec::new(),
+            segments: Meter::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Begins the life of `client`: it may be replied to.
+    pub fn open(&mut self, client: ClientId) {
+        self.clients.open(client);
+    }
+
+    /// Ends the life of `client` and forgets what waited for it.
+    pub fn close(&mut self, client: ClientId, now: Time) {
+        self.unsubscribe_all(client, now);
+        self.clients.close(client);
+    }
+
+    /// Ends the subscriptions of `client` and forgets the messages that wait for it. Replies
+    /// still reach it.
+    pub fn mute(&mut self, client: ClientId, now: Time) {
+        self.unsubscribe_all(client, now);
+        if let Some(outbox) = self.clients.outbox_mut(client) {
+            outbox.forget_data();
+        }
+    }
+
+    /// Ends the subscriptions of `client`; what waits for it still reaches it.
+    pub fn retire(&mut self, client: ClientId, now: Time) {
+        self.unsubscribe_all(client, now);
+    }
+
+    /// Nothing more is queued for `client` from now on: its last frame has been.
+    pub fn seal(&mut self, client: ClientId) {
+        if let Some(client) = self.clients.get_mut(client) {
+            client.sealed = true;
+        }
+    }
+
+    /// Queues `replies`, whole frames, for `client` and leaves the buffer empty.
+    pub fn reply(&mut self, client: ClientId, replies: &mut Vec<u8>) {
+        if !replies.is_empty() {
+            self.clients.reply_with(client, |outbox| outbox.reply(replies));
+            replies.clear();
+        }
+    }
+
+    /// Letters for other shards since the last call, in order.
+    pub fn take_letters(&mut self, letters: &mut Vec<(ShardIndex, Letter)>) {
+        letters.append(&mut self.letters);
+    }
+
+    /// Clients that the rule `close` hit since the last call.
+    pub fn take_overflowed(&mut self, overflowed: &mut Vec<ClientId>) {
+        overflowed.append(&mut self.clients.overflowed);
+    }
+
+    /// What the hub has done so far.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// What flowed out so far.
+    #[must_use]
+    pub const fn flow(&self) -> Flow {
+        self.clients.flow
+    }
+
+    /// Channels known here, homes and attachments.
+    #[must_use]
+    pub fn channels(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Bytes of shared messages alive on this shard.
+    #[must_use]
+    pub fn segments_bytes(&self) -> usize {
+        self.segments.bytes()
+    }
+
+    /// Bytes of replies that wait.
+    #[must_use]
+    pub const fn replies_bytes(&self) -> usize {
+        self.clients.replies_bytes
+    }
+
+    /// Whether the hub holds as much as it may.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        self.segments_bytes() + self.replies_bytes() > self.settings.memory_bytes_max
+    }
+}

@@ -1,0 +1,259 @@
+//! The clients of a shard and what waits for each of them.
+
+use smallvec::SmallVec;
+
+use std::rc::Rc;
+
+use super::outbox::{Capacity, Gap, Offered, Outbox};
+use super::segment::{Run, Segment};
+use super::{ClientId, GapReason, TopicId};
+use crate::mem::Table;
+
+/// Empty outboxes kept for the next backlog: a burst to 4,096 clients allocates nothing.
+const SPARE_MAX: usize = 4096;
+
+/// The clients of a shard, their outboxes, and who of them can be sent something now.
+#[derive(Debug)]
+pub(super) struct Clients {
+    table: Table<Client>,
+    capacity: Capacity,
+    /// Clients with something to send, each once.
+    dirty: Vec<ClientId>,
+    /// Clients whose channel rule says that they are to be closed.
+    pub(super) overflowed: Vec<ClientId>,
+    /// Empty outboxes for the next backlog.
+    spare: Vec<Box<Outbox>>,
+    /// Bytes of replies that wait.
+    pub(super) replies_bytes: usize,
+    pub(super) flow: Flow,
+}
+
+/// What the hub keeps of one client. An idle client owns no outbox.
+#[derive(Debug, Default)]
+pub(super) struct Client {
+    outbox: Option<Box<Outbox>>,
+    pub(super) subscriptions: SmallVec<[Subscription; 2]>,
+    /// Subscriptions that wait for a home shard's answer.
+    pub(super) waiting: u16,
+    /// Listed in `Clients::dirty`.
+    dirty: bool,
+    /// The socket is full: nothing is sent until it is writable again.
+    blocked: bool,
+    /// Nothing more is queued: the last frame has been.
+    pub(super) sealed: bool,
+}
+
+/// A client's place in a topic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Subscription {
+    pub(super) topic: TopicId,
+    /// In `Topic::subscribers`.
+    pub(super) position: u32,
+}
+
+impl Subscription {
+    /// Not on the list of subscribers yet, but among `Topic::newcomers`.
+    pub(super) const NEWCOMER: u32 = u32::MAX;
+}
+
+/// What flowed out so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// Messages the kernel took to the last byte, one for each receiver.
+    pub deliveries: u64,
+    /// Messages lost under `drop_oldest`.
+    pub dropped_oldest: u64,
+    /// Messages lost under `drop_newest`.
+    pub dropped_newest: u64,
+    /// Messages lost because the memory ceiling was reached.
+    pub dropped_memory: u64,
+    /// Gap notices written.
+    pub gaps: u64,
+    /// Clients whose socket is full now.
+    pub blocked: u64,
+}
+
+/// What is left to do for a client after a send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes of replies that still wait.
+    pub replies_bytes: usize,
+    /// Whether nothing waits any more.
+    pub drained: bool,
+}
+
+impl Clients {
+    pub(super) const fn new(capacity: Capacity) -> Self {
+        Self {
+            table: Table::new(),
+            capacity,
+            dirty: Vec::new(),
+            overflowed: Vec::new(),
+            spare: Vec::new(),
+            replies_bytes: 0,
+            flow: Flow {
+                deliveries: 0,
+                dropped_oldest: 0,
+                dropped_newest: 0,
+                dropped_memory: 0,
+                gaps: 0,
+                blocked: 0,
+            },
+        }
+    }
+
+    pub(super) fn open(&mut self, id: ClientId) {
+        self.table.insert(id, Client::default());
+    }
+
+    /// Ends the life of a client, whose subscriptions have ended.
+    pub(super) fn close(&mut self, id: ClientId) {
+        let Some(client) = self.table.remove(id) else { return };
+        assert!(client.subscriptions.is_empty(), "subscriptions end before the client");
+        self.replies_bytes -= client.outbox.map_or(0, |outbox| outbox.replies_bytes());
+        self.flow.blocked -= u64::from(client.blocked);
+    }
+
+    pub(super) fn get(&self, id: ClientId) -> Option<&Client> {
+        self.table.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.table.get_mut(id)
+    }
+
+    pub(super) fn outbox_mut(&mut self, id: ClientId) -> Option<&mut Outbox> {
+        self.table.get_mut(id)?.outbox.as_deref_mut()
+    }
+
+    /// Offers `segment` to a client's outbox. False when the outbox is full only because the
+    /// client has not been sent to yet: nothing has changed then.
+    pub(super) fn offer(&mut self, id: ClientId, segment: &Rc<Segment>) -> bool {
+        let client = self.table.get_mut(id).expect("subscribers are open");
+        if client.sealed {
+            return true;
+        }
+        let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let run = Run::whole(segment);
+        if !client.blocked && !outbox.fits(&run, self.capacity) {
+            return false;
+        }
+        let Offered { dropped_oldest, dropped_newest, close } = outbox.offer(run, self.capacity);
+        self.flow.dropped_oldest += u64::from(dropped_oldest);
+        self.flow.dropped_newest += u64::from(dropped_newest);
+        if close {
+            self.overflowed.push(id);
+        }
+        self.mark_dirty(id);
+        true
+    }
+
+    /// Lets `write` append whole frames to a client's replies.
+    pub(super) fn reply_with(&mut self, id: ClientId, write: impl FnOnce(&mut Outbox)) {
+        let Some(client) = self.table.get_mut(id).filter(|client| !client.sealed) else { return };
+        let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let before = outbox.replies_bytes();
+        write(outbox);
+        self.replies_bytes += outbox.replies_bytes() - before;
+        self.mark_dirty(id);
+    }
+
+    /// Moves up to `count_max` clients that can be sent to from the list to `batch`.
+    pub(super) fn take_dirty(&mut self, batch: &mut Vec<ClientId>, count_max: usize) {
+        let first = self.dirty.len().saturating_sub(count_max);
+        for id in self.dirty.drain(first..) {
+            if let Some(client) = self.table.get_mut(id) {
+                client.dirty = false;
+                batch.push(id);
+            }
+        }
+    }
+
+    pub(super) fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Writes the gap notices whose turn has come.
+    pub(super) fn announce_gaps(
+        &mut self,
+        id: ClientId,
+        write: impl FnMut(&mut Vec<u8>, Gap),
+    ) {
+        let Some(outbox) = self.table.get_mut(id).and_then(|client| client.outbox.as_mut()) else {
+            return;
+        };
+        let before = outbox.replies_bytes();
+        self.flow.gaps += outbox.announce_gaps(write);
+        self.replies_bytes += outbox.replies_bytes() - before;
+    }
+
+    pub(super) fn outbox(&self, id: ClientId) -> Option<&Outbox> {
+        self.table.get(id)?.outbox.as_deref()
+    }
+
+    /// The kernel has taken `bytes`.
+    pub(super) fn release(&mut self, id: ClientId, bytes: usize) -> Progress {
+        let client = self.table.get_mut(id).expect("nothing is sent to closed clients");
+        let outbox = client.outbox.as_mut().expect("what was sent is still there");
+        let replies_before = outbox.replies_bytes();
+        self.flow.deliveries += u64::from(outbox.release(bytes).messages);
+        let replies_bytes = outbox.replies_bytes();
+        self.replies_bytes -= replies_before - replies_bytes;
+        let drained = outbox.is_empty();
+        if !drained {
+            self.mark_dirty(id);
+        } else if outbox.is_reusable() && self.spare.len() < SPARE_MAX {
+            self.spare.extend(client.outbox.take());
+        } else {
+            client.outbox = None;
+        }
+        Progress { replies_bytes, drained }
+    }
+
+    /// The socket is full, or takes bytes again.
+    pub(super) fn set_blocked(&mut self, id: ClientId, blocked: bool) {
+        let Some(client) = self.table.get_mut(id) else { return };
+        if client.blocked == blocked {
+            return;
+        }
+        client.blocked = blocked;
+        if blocked {
+            self.flow.blocked += 1;
+        } else {
+            self.flow.blocked -= 1;
+            if client.outbox.is_some() {
+                self.mark_dirty(id);
+            }
+        }
+    }
+
+    /// Turns the queues of those who have the most waiting into gap notices, until about `excess`
+    /// bytes have been given up.
+    pub(super) fn shed(&mut self, excess: usize) {
+        let mut waiting: Vec<(usize, ClientId)> = self
+            .table
+            .iter()
+            .filter_map(|(id, client)| Some((client.outbox.as_ref()?.bytes(), id)))
+            .collect();
+        waiting.sort_unstable_by(|a, b| b.cmp(a));
+        let mut given_up = 0;
+        for (bytes, id) in waiting {
+            if given_up >= excess {
+                break;
+            }
+            let Some(outbox) = self.outbox_mut(id) else { continue };
+            let shed = outbox.shed(GapReason::Memory);
+            self.flow.dropped_memory += u64::from(shed);
+            given_up += bytes;
+        }
+    }
+
+    /// Lists `id` as having something to send, unless it is listed or cannot be sent to now.
+    fn mark_dirty(&mut self, id: ClientId) {
+        let client = self.table.get_mut(id).expect("who has something to send is open");
+        if !client.dirty && !client.blocked {
+            client.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! What the shard asks of the hub while it sends: who, what, and how far it came.
+
+use std::io::IoSlice;
+
+use super::clients::Progress;
+use super::{ClientId, Hub};
+use crate::limits::GATHERED_BYTES_MAX;
+use crate::proto::envelope;
+
+impl Hub {
+    /// Whether somebody can be sent something.
+    #[must_use]
+    pub fn has_dirty(&self) -> bool {
+        self.clients.has_dirty()
+    }
+
+    /// Moves up to `count_max` clients that can be sent something to `batch`. Each is to be
+    /// [`gather`](Self::gather)ed, sent to, and [`sent`](Self::sent) or
+    /// [`blocked`](Self::blocked) or closed.
+    pub fn take_dirty(&mut self, batch: &mut Vec<ClientId>, count_max: usize) {
+        let first = batch.len();
+        self.clients.take_dirty(batch, count_max);
+        for client in &batch[first..] {
+            self.clients.announce_gaps(*client, |replies, gap| {
+                let topic = self.topics.get(gap.topic).expect("a topic outlives its subscribers");
+                envelope::gap(replies, &topic.name, gap.from, gap.to, gap.reason.name());
+            });
+        }
+    }
+
+    /// Appends to `slices` what waits for `client`, at most `slices_max` of them.
+    pub fn gather<'a>(
+        &'a self,
+        client: ClientId,
+        slices: &mut Vec<IoSlice<'a>>,
+        slices_max: usize,
+    ) {
+        if let Some(outbox) = self.clients.outbox(client) {
+            outbox.gather(slices, slices_max, GATHERED_BYTES_MAX);
+        }
+    }
+
+    /// The kernel has taken `bytes` of what was gathered for `client`. If more waits, the client
+    /// is listed again.
+    pub fn sent(&mut self, client: ClientId, bytes: usize) -> Progress {
+        self.clients.release(client, bytes)
+    }
+
+    /// The socket of `client` is full: it is not listed until [`unblocked`](Self::unblocked).
+    pub fn blocked(&mut self, client: ClientId) {
+        self.clients.set_blocked(client, true);
+    }
+
+    /// The socket of `client` takes bytes again.
+    pub fn unblocked(&mut self, client: ClientId) {
+        self.clients.set_blocked(client, false);
+    }
+
+    /// Bytes of replies that wait for `client`.
+    #[must_use]
+    pub fn replies_waiting(&self, client: ClientId) -> usize {
+        self.clients.outbox(client).map_or(0, |outbox| outbox.replies_bytes())
+    }
+
+    /// Whether anything waits for `client`.
+    #[must_use]
+    pub fn is_drained(&self, client: ClientId) -> bool {
+        self.clients.outbox(client).is_none_or(|outbox| outbox.is_empty())
+    }
+
+    /// Messages that wait for `client`.
+    #[must_use]
+    pub fn messages_waiting(&self, client: ClientId) -> u32 {
+        self.clients.outbox(client).map_or(0, |outbox| outbox.messages())
+    }
+
+    /// Gives up what waits for the worst offenders when the hub holds more than it may.
+    pub fn relieve(&mut self) {
+        let held = self.segments_bytes() + self.replies_bytes();
+        if held > self.settings.memory_bytes_max {
+            // A tenth more than needed, so that the next message does not bring us here again.
+            let excess = held - self.settings.memory_bytes_max / 10 * 9;
+            self.clients.shed(excess);
+        }
+    }
+}

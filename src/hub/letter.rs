@@ -1,0 +1,155 @@
+//! What shards tell each other about channels: owned values, nothing shared but frozen bytes.
+//!
+//! *Requests* go to a channel's home shard and may cause deliveries. *Deliveries* come from a
+//! home shard and cause no letter. A shard that cannot get rid of its deliveries hears no more
+//! requests; deliveries it always hears: so two full shards cannot wait for each other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::segment::Frames;
+use super::{ClientId, Epoch, ShardIndex, TopicId};
+
+/// The `id` of a request, as the client wrote it (raw JSON), to be echoed in the answer.
+pub type RequestId = SmallVec<[u8; 16]>;
+
+/// One letter.
+#[derive(Debug)]
+pub enum Letter {
+    /// To a home shard.
+    Request(Request),
+    /// From a home shard.
+    Delivery(Delivery),
+}
+
+/// What a shard asks of a channel's home.
+#[derive(Debug)]
+pub enum Request {
+    /// Give this message its `seq` and pass it on.
+    Publish {
+        /// The channel's name.
+        channel: Box<str>,
+        /// The payload, raw JSON.
+        payload: Bytes,
+        /// Who is told.
+        publisher: Publisher,
+    },
+    /// Tell `shard` of every message from now on.
+    Attach {
+        /// The channel's name.
+        channel: Box<str>,
+        /// Who asks.
+        shard: ShardIndex,
+        /// What the asking shard calls the channel.
+        topic: TopicId,
+    },
+    /// Tell `shard` no more.
+    Detach {
+        /// The channel's name.
+        channel: Box<str>,
+        /// Who asks.
+        shard: ShardIndex,
+        /// What it calls the channel.
+        topic: TopicId,
+    },
+}
+
+/// What a channel's home tells a shard.
+#[derive(Debug)]
+pub enum Delivery {
+    /// You are attached: messages after `seq` will follow.
+    Attached {
+        /// What the attached shard calls the channel.
+        topic: TopicId,
+        /// The life of the numbering.
+        epoch: Epoch,
+        /// The last message before the attachment.
+        seq: u64,
+    },
+    /// You are not attached: the home keeps as many channels as it may.
+    Refused {
+        /// What the asking shard calls the channel.
+        topic: TopicId,
+    },
+    /// Messages.
+    Messages {
+        /// What the attached shard calls the channel.
+        topic: TopicId,
+        /// The messages, encoded.
+        frames: Frames,
+    },
+    /// A publish has its number, and every shard with subscribers has been told before.
+    Published {
+        /// Who asked.
+        client: ClientId,
+        /// As which request.
+        id: RequestId,
+        /// On which channel.
+        channel: Arc<str>,
+        /// Its number.
+        seq: u64,
+    },
+    /// A publish was not taken.
+    PublishRefused {
+        /// Who asked.
+        client: ClientId,
+        /// As which request, if it had an `id`.
+        id: Option<RequestId>,
+        /// Why.
+        refusal: Refusal,
+    },
+}
+
+/// Who published.
+#[derive(Debug, Clone)]
+pub struct Publisher {
+    /// On which shard.
+    pub shard: ShardIndex,
+    /// Which client.
+    pub client: ClientId,
+    /// As which request; without `id` no ack.
+    pub id: Option<RequestId>,
+}
+
+/// Why the hub does not do what a client asks. The connection goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Subscribed already.
+    AlreadySubscribed,
+    /// The process keeps as many channels as it may.
+    ChannelsExhausted,
+    /// Not subscribed.
+    NotSubscribed,
+    /// The process is at its memory ceiling.
+    Overloaded,
+    /// Subscribed to as many channels as one client may.
+    TooManyChannels,
+}
+
+impl Refusal {
+    /// The stable `code` of the error message.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::AlreadySubscribed => "already_subscribed",
+            Self::ChannelsExhausted => "channels_exhausted",
+            Self::NotSubscribed => "not_subscribed",
+            Self::Overloaded => "overloaded",
+            Self::TooManyChannels => "too_many_channels",
+        }
+    }
+
+    /// The readable `reason`, which names the limit that was met.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::AlreadySubscribed => "this client is subscribed to the channel already",
+            Self::ChannelsExhausted => "the server keeps channels_max channels",
+            Self::NotSubscribed => "this client is not subscribed to the channel",
+            Self::Overloaded => "the server is at its memory ceiling (memory_max); try again later",
+            Self::TooManyChannels => "this client has channels_per_client_max channels",
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Which rule a channel follows.
+
+/// How messages of the channels that `pattern` matches are treated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelRule {
+    /// `*` stands for any run of characters; everything else for itself.
+    pub pattern: String,
+    /// What happens when a subscriber's outbox is full.
+    pub overflow: Overflow,
+}
+
+/// What happens to a channel's message when a subscriber's outbox is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overflow {
+    /// The oldest queued messages make room, and a gap notice takes their place.
+    DropOldest,
+    /// The new message is not queued, and a gap notice takes its place.
+    DropNewest,
+    /// The client is closed with 4409.
+    Close,
+}
+
+/// Rules by channel name: the first whose pattern matches decides, else the default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// In order.
+    pub rules: Vec<ChannelRule>,
+    /// For channels that none of `rules` matches.
+    pub default: Overflow,
+}
+
+impl Rules {
+    /// What to do with messages of `channel` that do not fit.
+    #[must_use]
+    pub fn overflow(&self, channel: &str) -> Overflow {
+        let rule = self.rules.iter().find(|rule| pattern_matches(&rule.pattern, channel));
+        rule.map_or(self.default, |rule| rule.overflow)
+    }
+}
+
+/// Whether `pattern`, in which `*` stands for any run of characters, matches all of `name`.
+#[must_use]
+pub fn pattern_matches(pattern: &str, name: &str) -> bool {
+    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut rest) = name.strip_prefix(head) else { return false };
+    let mut parts: Vec<&str> = tail.split('*').collect();
+    let last = parts.pop().unwrap_or_default();
+    for part in parts {
+        // The leftmost place leaves the most for what follows.
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pattern_matches;
+
+    #[test]
+    fn a_star_stands_for_any_run_and_everything_else_for_itself() {
+        for (pattern, name, expected) in [
+            ("md.*", "md.AAPL", true),
+            ("md.*", "md.", true),
+            ("md.*", "md", false),
+            ("*", "", true),
+            ("orders", "orders", true),
+            ("orders", "orders2", false),
+            ("iot.*.temp", "iot.7.temp", true),
+            ("iot.*.temp", "iot.temp", false),
+            ("a*b*c", "axbxbxc", true),
+            ("a*b*c", "axbx", false),
+            ("*a*", "bab", true),
+            ("aa*aa", "aaa", false),
+        ] {
+            assert_eq!(pattern_matches(pattern, name), expected, "{pattern} on {name}");
+        }
+    }
+}

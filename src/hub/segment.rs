@@ -1,0 +1,195 @@
+//! Encoded messages of one channel, shared by everyone who is to receive them.
+//!
+//! ```text
+//! bytes  | frame seq 41 | frame seq 42 | frame seq 43 |
+//! ends                  ^              ^              ^      first_seq = 41
+//! run            first = 1, end = 3: messages 42 and 43
+//! ```
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{Overflow, TopicId};
+use crate::proto::envelope;
+
+/// Ends of the messages in a segment: one publish at a time needs no allocation.
+type Ends = SmallVec<[u32; 4]>;
+
+/// What is the same of a segment on every shard; it can travel between them.
+#[derive(Debug, Clone)]
+pub struct Frames {
+    /// `seq` of the first message.
+    pub first_seq: u64,
+    /// WebSocket frames, one a message, back to back.
+    pub bytes: Bytes,
+    /// Where each message ends in `bytes`.
+    pub ends: Ends,
+}
+
+/// A run of frames as one shard shares it between its clients.
+#[derive(Debug)]
+pub struct Segment {
+    /// Whose messages these are.
+    pub topic: TopicId,
+    /// What happens to them where they do not fit.
+    pub overflow: Overflow,
+    frames: Frames,
+    meter: Meter,
+}
+
+impl Segment {
+    /// `frames` as messages of `topic`, counted in `meter` for as long as they live.
+    #[must_use]
+    pub fn new(topic: TopicId, overflow: Overflow, frames: Frames, meter: &Meter) -> Rc<Self> {
+        meter.add(frames.bytes.len());
+        Rc::new(Self { topic, overflow, frames, meter: meter.clone() })
+    }
+
+    /// How many messages it holds.
+    #[must_use]
+    pub fn messages(&self) -> u32 {
+        self.frames.ends.len() as u32
+    }
+
+    /// `seq` of the message at `index`.
+    #[must_use]
+    pub fn seq(&self, index: u32) -> u64 {
+        self.frames.first_seq + u64::from(index)
+    }
+
+    /// Where the message at `index` begins; for the count of messages, where the last one ends.
+    #[must_use]
+    pub fn start(&self, index: u32) -> u32 {
+        match index {
+            0 => 0,
+            index => self.frames.ends[index as usize - 1],
+        }
+    }
+
+    /// The bytes from offset `start` to `end`.
+    #[must_use]
+    pub fn bytes(&self, start: u32, end: u32) -> &[u8] {
+        &self.frames.bytes[start as usize..end as usize]
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.meter.sub(self.frames.bytes.len());
+    }
+}
+
+/// A part of a segment: the messages `first..end`, by index.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Where they are.
+    pub segment: Rc<Segment>,
+    /// The first message.
+    pub first: u32,
+    /// The one after the last.
+    pub end: u32,
+}
+
+impl Run {
+    /// All of `segment`.
+    #[must_use]
+    pub fn whole(segment: &Rc<Segment>) -> Self {
+        Self { segment: Rc::clone(segment), first: 0, end: segment.messages() }
+    }
+
+    /// How many messages.
+    #[must_use]
+    pub const fn messages(&self) -> u32 {
+        self.end - self.first
+    }
+
+    /// How many bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u32 {
+        self.segment.start(self.end) - self.segment.start(self.first)
+    }
+
+    /// The bytes themselves.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.segment.bytes(self.segment.start(self.first), self.segment.start(self.end))
+    }
+}
+
+/// Messages of one channel that were published in this tick, being put one behind the other.
+#[derive(Debug, Default)]
+pub struct SegmentBuilder {
+    first_seq: u64,
+    bytes: Vec<u8>,
+    ends: Ends,
+}
+
+impl SegmentBuilder {
+    /// Appends the message `seq`, encoded.
+    pub fn push(&mut self, prefix: &[u8], seq: u64, payload: &[u8]) {
+        if self.ends.is_empty() {
+            self.first_seq = seq;
+        }
+        debug_assert_eq!(seq, self.first_seq + self.ends.len() as u64);
+        envelope::message(&mut self.bytes, prefix, seq, payload);
+        let end = u32::try_from(self.bytes.len()).expect("a segment is far below 4 GiB");
+        self.ends.push(end);
+    }
+
+    /// Whether nothing was pushed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// How many bytes were pushed.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How many messages were pushed.
+    #[must_use]
+    pub fn messages(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// What was pushed, not to be changed any more.
+    #[must_use]
+    pub fn freeze(&mut self) -> Frames {
+        Frames {
+            first_seq: self.first_seq,
+            bytes: Bytes::from(std::mem::take(&mut self.bytes)),
+            ends: std::mem::take(&mut self.ends),
+        }
+    }
+}
+
+/// Bytes alive somewhere, counted by those who own them.
+#[derive(Debug, Clone, Default)]
+pub struct Meter(Rc<Cell<usize>>);
+
+impl Meter {
+    /// Counts `bytes` more.
+    pub fn add(&self, bytes: usize) {
+        self.0.set(self.0.get() + bytes);
+    }
+
+    /// Counts `bytes` less.
+    ///
+    /// # Panics
+    /// When more is given back than was taken.
+    pub fn sub(&self, bytes: usize) {
+        let rest = self.0.get().checked_sub(bytes);
+        self.0.set(rest.expect("nothing is given back twice"));
+    }
+
+    /// How many bytes are alive.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.get()
+    }
+}

@@ -1,0 +1,111 @@
+//! Each topic's new messages are offered to each of its subscribers, once a tick.
+
+use super::clients::Subscription;
+use super::letter::{Delivery, Letter};
+use super::segment::{Frames, Segment};
+use super::topic::State;
+use super::{Hub, TopicId};
+use crate::time::Time;
+
+/// How far [`Hub::settle`] has come.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Cursor {
+    /// In `Hub::unsettled`.
+    topic: usize,
+    /// In the topic's subscribers, then its newcomers.
+    client: usize,
+}
+
+/// Whether [`Hub::settle`] is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Every message has been offered to every subscriber.
+    Done,
+    /// A client that reads well has a full outbox only because this tick brought so much: send
+    /// what the outboxes hold, then call again.
+    OutboxFull,
+}
+
+impl Hub {
+    /// Messages of a channel whose home is another shard.
+    pub(super) fn receive(&mut self, topic: TopicId, frames: Frames) {
+        let Some(known) = self.topics.get_mut(topic) else { return };
+        let State::Attached { seq, .. } = &mut known.state else {
+            return; // From before the attachment that is being asked for.
+        };
+        debug_assert_eq!(frames.first_seq, *seq + 1, "a home tells every message in order");
+        *seq += frames.ends.len() as u64;
+        let segment = Segment::new(topic, known.overflow, frames, &self.segments);
+        known.unsettled.push_back(segment);
+        if !known.listed {
+            known.listed = true;
+            self.unsettled.push(topic);
+        }
+    }
+
+    /// The messages that `topic`'s home has gathered become a segment, for all who are subscribed
+    /// now and for the shards that are attached now.
+    pub(super) fn freeze(&mut self, topic: TopicId) {
+        let Some(known) = self.topics.get_mut(topic) else { return };
+        let Some(home) = known.home.as_mut().filter(|home| !home.builder.is_empty()) else {
+            return;
+        };
+        let frames = home.builder.freeze();
+        for (shard, topic) in &home.attached {
+            let messages = Delivery::Messages { topic: *topic, frames: frames.clone() };
+            self.letters.push((*shard, Letter::Delivery(messages)));
+        }
+        let segment = Segment::new(topic, known.overflow, frames, &self.segments);
+        known.unsettled.push_back(segment);
+        debug_assert!(known.listed, "whoever publishes lists the topic");
+    }
+
+    /// Offers what was published since the last call to every subscriber's outbox.
+    pub fn settle(&mut self, now: Time) -> Settled {
+        while let Some(topic) = self.unsettled.get(self.cursor.topic).copied() {
+            self.freeze(topic);
+            if !self.settle_topic(topic) {
+                return Settled::OutboxFull;
+            }
+            self.tidy(topic, now);
+            self.cursor = Cursor { topic: self.cursor.topic + 1, client: 0 };
+        }
+        self.unsettled.clear();
+        self.cursor = Cursor::default();
+        Settled::Done
+    }
+
+    /// False when a client has to be sent to first.
+    fn settle_topic(&mut self, topic: TopicId) -> bool {
+        let known = self.topics.get_mut(topic).expect("listed topics live");
+        while let Some(segment) = known.unsettled.front() {
+            while self.cursor.client < known.subscribers.len() + known.newcomers.len() {
+                let index = self.cursor.client;
+                let (client, is_owed) = match known.subscribers.get(index) {
+                    Some(client) => (*client, true),
+                    None => {
+                        let (client, seq) = known.newcomers[index - known.subscribers.len()];
+                        (client, segment.seq(0) > seq)
+                    }
+                };
+                if is_owed && !self.clients.offer(client, segment) {
+                    return false;
+                }
+                self.cursor.client += 1;
+            }
+            self.cursor.client = 0;
+            known.settled_seq = known.settled_seq.max(segment.seq(segment.messages() - 1));
+            known.unsettled.pop_front();
+        }
+        for (client, _) in std::mem::take(&mut known.newcomers) {
+            let joined = self.clients.get_mut(client).expect("subscribers are open");
+            let subscription = joined.subscriptions.iter_mut().find(|s| s.topic == topic);
+            let subscription = subscription.expect("a newcomer has a subscription");
+            debug_assert_eq!(subscription.position, Subscription::NEWCOMER);
+            subscription.position = known.subscribers.len() as u32;
+            known.subscribers.push(client);
+        }
+        known.listed = false;
+        true
+    }
+}

@@ -1,0 +1,333 @@
+//! Clients come to a channel and leave it; shards attach to a channel's home and detach.
+
+use super::letter::{Delivery, Letter, Refusal, Request};
+use super::topic::{Home, State, Waiting, Wish};
+use super::clients::Subscription;
+use super::{ClientId, Epoch, Hub, ShardIndex, TopicId};
+use crate::limits::CHANNEL_IDLE;
+use crate::proto::envelope;
+use crate::time::Time;
+
+impl Hub {
+    /// `client` wants the messages of `channel`. The answer is appended to `replies`, or follows
+    /// when the channel's home has answered.
+    ///
+    /// # Errors
+    /// When it cannot be; nothing has changed then.
+    pub fn subscribe(
+        &mut self,
+        client: ClientId,
+        id: Option<&[u8]>,
+        channel: &str,
+        replies: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let topic = match self.topics.find(channel) {
+            Some(topic) => topic,
+            None => {
+                self.check_room(client)?;
+                self.reach(channel)?
+            }
+        };
+        let known = self.topics.get_mut(topic).expect("found or reached just now");
+        if let State::Attaching(waiting) = &mut known.state {
+            let asking = self.clients.get_mut(client).expect("only open clients ask");
+            if asking.subscriptions.len() + usize::from(asking.waiting)
+                >= self.settings.channels_per_client_max
+            {
+                return Err(Refusal::TooManyChannels);
+            }
+            asking.waiting += 1;
+            waiting.push(Waiting { client, id: id.map(Into::into), wish: Wish::Subscribe });
+            return Ok(());
+        }
+        self.join(client, topic, id, replies)
+    }
+
+    /// `client` wants no more messages of `channel`. The answer says the last `seq` that it was
+    /// sent or told of; after the answer nothing of the channel follows.
+    ///
+    /// # Errors
+    /// When it is not subscribed.
+    pub fn unsubscribe(
+        &mut self,
+        client: ClientId,
+        id: Option<&[u8]>,
+        channel: &str,
+        replies: &mut Vec<u8>,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        let topic = self.topics.find(channel).ok_or(Refusal::NotSubscribed)?;
+        let known = self.topics.get_mut(topic).expect("names and table agree");
+        if let State::Attaching(waiting) = &mut known.state {
+            let last = waiting.iter().rev().find(|waiting| waiting.client == client);
+            if last.is_none_or(|last| last.wish == Wish::Unsubscribe) {
+                return Err(Refusal::NotSubscribed);
+            }
+            waiting.push(Waiting { client, id: id.map(Into::into), wish: Wish::Unsubscribe });
+            return Ok(());
+        }
+        self.part(client, topic, id, replies)?;
+        self.tidy(topic, now);
+        Ok(())
+    }
+
+    /// Ends every subscription of `client`, quietly.
+    pub(super) fn unsubscribe_all(&mut self, client: ClientId, now: Time) {
+        let Some(leaving) = self.clients.get_mut(client) else { return };
+        let subscriptions = std::mem::take(&mut leaving.subscriptions);
+        for subscription in subscriptions {
+            self.counts.subscriptions -= 1;
+            self.leave(client, subscription);
+            self.tidy(subscription.topic, now);
+        }
+        // What it still waits for finds nobody when the answer comes.
+    }
+
+    /// Another shard's request, heard at the channel's home.
+    pub(super) fn attach(&mut self, channel: &str, shard: ShardIndex, topic: TopicId) {
+        let answer = match self.home(channel) {
+            Err(_) => Delivery::Refused { topic },
+            Ok(id) => {
+                // What was published before the attachment is not owed to it.
+                self.freeze(id);
+                let (epoch, seq) = self.numbering(id);
+                let home = self.topics.get_mut(id).and_then(|known| known.home.as_mut());
+                home.expect("this is the home").attached.push((shard, topic));
+                Delivery::Attached { topic, epoch, seq }
+            }
+        };
+        self.letters.push((shard, Letter::Delivery(answer)));
+    }
+
+    /// Another shard has no subscribers left.
+    pub(super) fn detach(&mut self, channel: &str, shard: ShardIndex, topic: TopicId, now: Time) {
+        let Some(id) = self.topics.find(channel) else { return };
+        let known = self.topics.get_mut(id).expect("names and table agree");
+        if let Some(home) = &mut known.home {
+            home.attached.retain(|attached| *attached != (shard, topic));
+        }
+        self.tidy(id, now);
+    }
+
+    /// The home has answered: what waited is done now, in order.
+    pub(super) fn attached(&mut self, topic: TopicId, epoch: Epoch, seq: u64, now: Time) {
+        let Some(known) = self.topics.get_mut(topic) else { return };
+        let before = std::mem::replace(&mut known.state, State::Attached { epoch, seq });
+        known.settled_seq = seq;
+        let State::Attaching(waiting) = before else { unreachable!("the home answers once") };
+        for Waiting { client, id, wish } in waiting {
+            let mut replies = Vec::new();
+            let result = match wish {
+                Wish::Subscribe => {
+                    self.end_waiting(client);
+                    self.join(client, topic, id.as_deref(), &mut replies)
+                }
+                Wish::Unsubscribe => self.part(client, topic, id.as_deref(), &mut replies),
+            };
+            if let Err(refusal) = result {
+                let id = id.as_deref();
+                envelope::error(&mut replies, id, refusal.code(), refusal.reason());
+            }
+            self.reply(client, &mut replies);
+        }
+        self.tidy(topic, now);
+    }
+
+    /// The home has no room for the channel.
+    pub(super) fn refused(&mut self, topic: TopicId) {
+        let Some(known) = self.topics.get_mut(topic) else { return };
+        let State::Attaching(waiting) = &mut known.state else {
+            unreachable!("the home answers once")
+        };
+        let waiting = std::mem::take(waiting);
+        self.topics.remove(topic);
+        for Waiting { client, id, wish } in waiting {
+            let refusal = match wish {
+                Wish::Subscribe => {
+                    self.end_waiting(client);
+                    Refusal::ChannelsExhausted
+                }
+                Wish::Unsubscribe => Refusal::NotSubscribed,
+            };
+            let mut replies = Vec::new();
+            envelope::error(&mut replies, id.as_deref(), refusal.code(), refusal.reason());
+            self.reply(client, &mut replies);
+        }
+    }
+
+    /// The channel called `name`, whose home this shard is; begins its life if need be.
+    pub(super) fn home(&mut self, name: &str) -> Result<TopicId, Refusal> {
+        if let Some(id) = self.topics.find(name) {
+            return Ok(id);
+        }
+        if self.counts.channels_home >= self.settings.channels_max as u64 {
+            return Err(Refusal::ChannelsExhausted);
+        }
+        self.counts.channels_home += 1;
+        let state = State::Attached { epoch: Epoch::new(&mut self.random), seq: 0 };
+        let home = Home { builder: Default::default(), attached: Vec::new(), idle_listed: false };
+        let overflow = self.settings.rules.overflow(name);
+        Ok(self.topics.insert(name, overflow, state, Some(home)))
+    }
+
+    /// Ends the lives of homes that nobody has wanted for [`CHANNEL_IDLE`].
+    pub fn expire_channels(&mut self, now: Time) {
+        while let Some((since, topic)) = self.topics.idle.front().copied() {
+            if since + CHANNEL_IDLE > now {
+                break;
+            }
+            self.topics.idle.pop_front();
+            let Some(known) = self.topics.get_mut(topic) else { continue };
+            let home = known.home.as_mut().expect("only homes are listed as idle");
+            home.idle_listed = false;
+            if known.is_deserted() {
+                self.topics.remove(topic);
+                self.counts.channels_home -= 1;
+            }
+        }
+    }
+
+    /// When [`expire_channels`](Self::expire_channels) has something to do.
+    #[must_use]
+    pub fn next_channel_expiry(&self) -> Option<Time> {
+        self.topics.idle.front().map(|(since, _)| *since + CHANNEL_IDLE)
+    }
+
+    fn check_room(&self, client: ClientId) -> Result<(), Refusal> {
+        let client = self.clients.get(client).expect("only open clients ask");
+        let taken = client.subscriptions.len() + usize::from(client.waiting);
+        if taken >= self.settings.channels_per_client_max {
+            return Err(Refusal::TooManyChannels);
+        }
+        Ok(())
+    }
+
+    fn end_waiting(&mut self, client: ClientId) {
+        if let Some(client) = self.clients.get_mut(client) {
+            client.waiting -= 1;
+        }
+    }
+
+    /// Begins the life of a channel not known here: at home, or by asking the home.
+    fn reach(&mut self, channel: &str) -> Result<TopicId, Refusal> {
+        let home = self.topics.home(channel);
+        if home == self.settings.shard {
+            return self.home(channel);
+        }
+        let overflow = self.settings.rules.overflow(channel);
+        let topic = self.topics.insert(channel, overflow, State::Attaching(Vec::new()), None);
+        let shard = self.settings.shard;
+        let request = Request::Attach { channel: channel.into(), shard, topic };
+        self.letters.push((home, Letter::Request(request)));
+        Ok(topic)
+    }
+
+    fn numbering(&self, topic: TopicId) -> (Epoch, u64) {
+        match self.topics.get(topic).map(|known| &known.state) {
+            Some(State::Attached { epoch, seq }) => (*epoch, *seq),
+            _ => unreachable!("only attached channels are asked for their numbering"),
+        }
+    }
+
+    /// `client` joins an attached channel.
+    fn join(
+        &mut self,
+        client: ClientId,
+        topic: TopicId,
+        id: Option<&[u8]>,
+        replies: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        // A client may have gone while it waited for the home.
+        let Some(joining) = self.clients.get_mut(client) else { return Ok(()) };
+        if joining.sealed {
+            return Ok(());
+        }
+        if joining.subscriptions.iter().any(|subscription| subscription.topic == topic) {
+            return Err(Refusal::AlreadySubscribed);
+        }
+        if joining.subscriptions.len() >= self.settings.channels_per_client_max {
+            return Err(Refusal::TooManyChannels);
+        }
+        self.counts.subscriptions += 1;
+        let (epoch, seq) = self.numbering(topic);
+        // Messages up to `seq` may still be unsettled, even unfrozen: they are not owed.
+        self.freeze(topic);
+        let known = self.topics.get_mut(topic).expect("its numbering was just read");
+        let joining = self.clients.get_mut(client).expect("looked at just now");
+        if known.unsettled.is_empty() {
+            let position = known.subscribers.len() as u32;
+            joining.subscriptions.push(Subscription { topic, position });
+            known.subscribers.push(client);
+        } else {
+            let position = Subscription::NEWCOMER;
+            joining.subscriptions.push(Subscription { topic, position });
+            known.newcomers.push((client, seq));
+        }
+        if id.is_some() {
+            envelope::subscribed(replies, id, &known.name, epoch.as_str(), seq, false);
+        }
+        Ok(())
+    }
+
+    /// `client` leaves an attached channel.
+    fn part(
+        &mut self,
+        client: ClientId,
+        topic: TopicId,
+        id: Option<&[u8]>,
+        replies: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let Some(parting) = self.clients.get_mut(client) else { return Ok(()) };
+        let at = parting.subscriptions.iter().position(|subscription| subscription.topic == topic);
+        let subscription = parting.subscriptions.swap_remove(at.ok_or(Refusal::NotSubscribed)?);
+        self.counts.subscriptions -= 1;
+        let forgotten = self.clients.outbox_mut(client).and_then(|outbox| outbox.forget(topic));
+        let known = self.topics.get(topic).expect("a topic outlives its subscribers");
+        let newcomer = known.newcomers.iter().find(|(newcomer, _)| *newcomer == client);
+        let offered = newcomer.map_or(known.settled_seq, |(_, seq)| *seq);
+        let last = forgotten.map_or(offered, |first| first - 1);
+        if id.is_some() {
+            envelope::ack(replies, id, &known.name, Some(last));
+        }
+        self.leave(client, subscription);
+        Ok(())
+    }
+
+    /// Takes `client` off the topic's list; the last one on the list takes its place.
+    fn leave(&mut self, client: ClientId, Subscription { topic, position }: Subscription) {
+        let known = self.topics.get_mut(topic).expect("a topic outlives its subscribers");
+        if position == Subscription::NEWCOMER {
+            known.newcomers.retain(|(newcomer, _)| *newcomer != client);
+            return;
+        }
+        known.subscribers.swap_remove(position as usize);
+        let Some(moved) = known.subscribers.get(position as usize) else { return };
+        let moved = self.clients.get_mut(*moved).expect("subscribers are open");
+        let subscription = moved.subscriptions.iter_mut().find(|s| s.topic == topic);
+        subscription.expect("a subscriber has a subscription").position = position;
+    }
+
+    /// Lets go of a channel that nobody wants any more: at home after a while, elsewhere now.
+    pub(super) fn tidy(&mut self, topic: TopicId, now: Time) {
+        let known = self.topics.get_mut(topic).expect("who tidies has just looked at it");
+        if !known.is_deserted() {
+            return;
+        }
+        if let Some(home) = &mut known.home {
+            if !home.idle_listed {
+                home.idle_listed = true;
+                self.topics.idle.push_back((now, topic));
+            }
+            return;
+        }
+        if matches!(known.state, State::Attaching(_)) {
+            return; // The answer is on its way and tidies again.
+        }
+        let channel = known.name.as_ref().into();
+        let home = self.topics.home(&known.name);
+        self.topics.remove(topic);
+        let shard = self.settings.shard;
+        let request = Request::Detach { channel, shard, topic };
+        self.letters.push((home, Letter::Request(request)));
+    }
+}

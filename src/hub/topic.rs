@@ -1,0 +1,174 @@
+//! The channels a shard knows: those it is the home of, and those its clients are subscribed to.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use foldhash::SharedSeed;
+use foldhash::quality::SeedableRandomState;
+
+use super::segment::{Segment, SegmentBuilder};
+use super::{ClientId, Epoch, Overflow, RequestId, ShardIndex, TopicId};
+use crate::mem::{Key, Table};
+use crate::proto::envelope;
+use crate::time::Time;
+
+/// The channels of one shard, by id and by name.
+#[derive(Debug)]
+pub(super) struct Topics {
+    table: Table<Topic>,
+    names: HashMap<Arc<str>, TopicId, SeedableRandomState>,
+    /// Ids whose lives have ended.
+    free: Vec<TopicId>,
+    hasher: SeedableRandomState,
+    shards: u16,
+    /// Homes nobody was attached to at the time given, oldest first; looked at again when their
+    /// time has come.
+    pub(super) idle: VecDeque<(Time, TopicId)>,
+}
+
+/// One channel.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) name: Arc<str>,
+    /// The beginning of each of its messages, encoded once.
+    pub(super) prefix: Box<[u8]>,
+    pub(super) overflow: Overflow,
+    pub(super) state: State,
+    /// The numbering, if this shard is the home.
+    pub(super) home: Option<Home>,
+    /// Clients that every message is offered to.
+    pub(super) subscribers: Vec<ClientId>,
+    /// Clients that joined since the last settling, and the `seq` after which they are owed.
+    pub(super) newcomers: Vec<(ClientId, u64)>,
+    /// Messages that no subscriber has been offered yet.
+    pub(super) unsettled: VecDeque<Rc<Segment>>,
+    /// Listed in `Hub::unsettled`.
+    pub(super) listed: bool,
+    /// The last message that every subscriber has been offered.
+    pub(super) settled_seq: u64,
+}
+
+/// Whether this shard knows the channel's numbering.
+#[derive(Debug)]
+pub(super) enum State {
+    /// It has asked the home; what clients want meanwhile waits in order.
+    Attaching(Vec<Waiting>),
+    /// It hears every message. `seq` is the last one heard.
+    Attached {
+        epoch: Epoch,
+        seq: u64,
+    },
+}
+
+/// What a client wants of a channel that is not attached yet.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) client: ClientId,
+    pub(super) id: Option<RequestId>,
+    pub(super) wish: Wish,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    Subscribe,
+    Unsubscribe,
+}
+
+/// What only a channel's home has.
+#[derive(Debug)]
+pub(super) struct Home {
+    /// Messages of this tick.
+    pub(super) builder: SegmentBuilder,
+    /// Other shards with subscribers, and what they call the channel.
+    pub(super) attached: Vec<(ShardIndex, TopicId)>,
+    /// Listed in `Topics::idle`.
+    pub(super) idle_listed: bool,
+}
+
+impl Topics {
+    pub(super) fn new(home_seed: u64, shards: u16) -> Self {
+        let hasher =
+            SeedableRandomState::with_seed(home_seed, SharedSeed::global_fixed());
+        Self {
+            table: Table::new(),
+            names: HashMap::with_hasher(hasher.clone()),
+            free: Vec::new(),
+            hasher,
+            shards,
+            idle: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The home shard of the channel called `name`.
+    pub(super) fn home(&self, name: &str) -> ShardIndex {
+        (self.hasher.hash_one(name) % u64::from(self.shards)) as ShardIndex
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<TopicId> {
+        self.names.get(name).copied()
+    }
+
+    pub(super) fn get(&self, id: TopicId) -> Option<&Topic> {
+        self.table.get(id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: TopicId) -> Option<&mut Topic> {
+        self.table.get_mut(id)
+    }
+
+    /// Begins the life of a channel that is not known.
+    pub(super) fn insert(
+        &mut self,
+        name: &str,
+        overflow: Overflow,
+        state: State,
+        home: Option<Home>,
+    ) -> TopicId {
+        let id = self.free.pop().unwrap_or_else(|| {
+            Key::new(u32::try_from(self.table.len()).expect("channels are bounded"), 0)
+        });
+        let name: Arc<str> = name.into();
+        let topic = Topic {
+            prefix: envelope::message_prefix(&name),
+            name: Arc::clone(&name),
+            overflow,
+            state,
+            home,
+            subscribers: Vec::new(),
+            newcomers: Vec::new(),
+            unsettled: VecDeque::new(),
+            listed: false,
+            settled_seq: 0,
+        };
+        self.table.insert(id, topic);
+        let before = self.names.insert(name, id);
+        assert!(before.is_none(), "a channel lives once on a shard");
+        id
+    }
+
+    /// Ends the life of a channel.
+    pub(super) fn remove(&mut self, id: TopicId) {
+        let topic = self.table.remove(id).expect("who removes a topic has just looked at it");
+        self.names.remove(&topic.name);
+        self.free.push(id.next_life());
+    }
+}
+
+impl Topic {
+    /// Whether no client and no other shard wants this channel.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.subscribers.is_empty()
+            && self.newcomers.is_empty()
+            && self.unsettled.is_empty()
+            && !self.listed
+            && !matches!(&self.state, State::Attaching(waiting) if !waiting.is_empty())
+            && self.home.as_ref().is_none_or(|home| home.attached.is_empty())
+    }
+}
