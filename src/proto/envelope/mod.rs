@@ -1,1 +1,15 @@
-//! To be written.
+//! The messages of `ringcast.json.v1`: what a client asks and what it is told.
+//!
+//! [`request`] reads a client's text, [`reply`] writes whole WebSocket frames, [`channel`] is
+//! the rule for a channel's name.
+
+pub mod channel;
+pub mod reply;
+pub mod request;
+
+pub use channel::is_channel;
+pub use reply::{
+    Welcome, ack, error, gap, goaway, message, message_prefix, pong, subscribed, unsubscribed,
+    welcome,
+};
+pub use request::{Field, Message, NotJson, Parser, Reject, Request};

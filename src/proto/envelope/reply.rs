@@ -1,0 +1,181 @@
+//! What a client is told: each function appends one WebSocket text frame.
+
+use crate::proto::json::{self, Decimal};
+use crate::proto::ws::frame::{self, Opcode, write_frame_with};
+
+/// What a client learns when the connection opens.
+#[derive(Clone, Copy, Debug)]
+pub struct Welcome<'a> {
+    /// The name the server knows the client by.
+    pub client: &'a str,
+    /// How often the server pings.
+    pub ping_interval_ms: u64,
+    /// The longest message the server takes.
+    pub message_bytes_max: u64,
+    /// How many channels one client may subscribe to.
+    pub channels_max: u64,
+}
+
+/// `{"type":"welcome","client":"..","ping_interval_ms":..,"message_bytes_max":..,"channels_max":..}`
+pub fn welcome(out: &mut Vec<u8>, welcome: &Welcome<'_>) {
+    object(out, b"welcome", |object| {
+        object.string("client", welcome.client);
+        object.number("ping_interval_ms", welcome.ping_interval_ms);
+        object.number("message_bytes_max", welcome.message_bytes_max);
+        object.number("channels_max", welcome.channels_max);
+    });
+}
+
+/// `{"type":"subscribed","id":..,"channel":"..","epoch":"..","seq":..,"recovered":..}`
+pub fn subscribed(
+    out: &mut Vec<u8>,
+    id: Option<&[u8]>,
+    channel: &str,
+    epoch: &str,
+    seq: u64,
+    recovered: bool,
+) {
+    object(out, b"subscribed", |object| {
+        object.id(id);
+        object.string("channel", channel);
+        object.string("epoch", epoch);
+        object.number("seq", seq);
+        object.raw("recovered", if recovered { b"true" } else { b"false" });
+    });
+}
+
+/// `{"type":"unsubscribed","id":..,"channel":".."}`
+pub fn unsubscribed(out: &mut Vec<u8>, id: Option<&[u8]>, channel: &str) {
+    object(out, b"unsubscribed", |object| {
+        object.id(id);
+        object.string("channel", channel);
+    });
+}
+
+/// `{"type":"ack","id":..,"channel":"..","seq":..}`
+pub fn ack(out: &mut Vec<u8>, id: Option<&[u8]>, channel: &str, seq: Option<u64>) {
+    object(out, b"ack", |object| {
+        object.id(id);
+        object.string("channel", channel);
+        if let Some(seq) = seq {
+            object.number("seq", seq);
+        }
+    });
+}
+
+/// `{"type":"gap","channel":"..","from":..,"to":..,"reason":".."}`
+pub fn gap(out: &mut Vec<u8>, channel: &str, from: u64, to: u64, reason: &str) {
+    object(out, b"gap", |object| {
+        object.string("channel", channel);
+        object.number("from", from);
+        object.number("to", to);
+        object.string("reason", reason);
+    });
+}
+
+/// `{"type":"error","id":..,"code":"..","reason":".."}`
+pub fn error(out: &mut Vec<u8>, id: Option<&[u8]>, code: &str, reason: &str) {
+    object(out, b"error", |object| {
+        object.id(id);
+        object.string("code", code);
+        object.string("reason", reason);
+    });
+}
+
+/// `{"type":"goaway","reconnect_after_ms":..}`
+pub fn goaway(out: &mut Vec<u8>, reconnect_after_ms: u64) {
+    object(out, b"goaway", |object| object.number("reconnect_after_ms", reconnect_after_ms));
+}
+
+/// `{"type":"pong","id":..,"t":..}`
+pub fn pong(out: &mut Vec<u8>, id: Option<&[u8]>, t: Option<&[u8]>) {
+    object(out, b"pong", |object| {
+        object.id(id);
+        if let Some(t) = t {
+            object.raw("t", t);
+        }
+    });
+}
+
+/// What every message of a channel begins with, escaped once: `{"type":"message","channel":"..","seq":`
+#[must_use]
+pub fn message_prefix(channel: &str) -> Box<[u8]> {
+    let mut prefix = b"{\"type\":\"message\",\"channel\":".to_vec();
+    json::write_string(&mut prefix, channel);
+    prefix.extend_from_slice(b",\"seq\":");
+    prefix.into_boxed_slice()
+}
+
+/// `{"type":"message","channel":"..","seq":..,"payload":..}`, the frame of the hot path: its
+/// length is known before its first byte, so nothing moves.
+#[inline]
+pub fn message(out: &mut Vec<u8>, prefix: &[u8], seq: u64, payload: &[u8]) {
+    let seq = Decimal::new(seq);
+    let body_bytes = message_body_bytes(prefix, seq.as_bytes(), payload);
+    out.reserve(frame::SERVER_HEADER_BYTES_MAX + body_bytes);
+    frame::write_header(out, Opcode::Text, body_bytes);
+    out.extend_from_slice(prefix);
+    out.extend_from_slice(seq.as_bytes());
+    out.extend_from_slice(PAYLOAD);
+    out.extend_from_slice(payload);
+    out.push(b'}');
+}
+
+/// Bytes of the frame that [`message`] appends, for a caller that must know before it fits.
+#[must_use]
+pub fn message_bytes(prefix: &[u8], seq: u64, payload: &[u8]) -> usize {
+    let body_bytes = message_body_bytes(prefix, Decimal::new(seq).as_bytes(), payload);
+    frame::header_bytes(body_bytes) + body_bytes
+}
+
+const PAYLOAD: &[u8] = b",\"payload\":";
+
+fn message_body_bytes(prefix: &[u8], seq: &[u8], payload: &[u8]) -> usize {
+    prefix.len() + seq.len() + PAYLOAD.len() + payload.len() + 1
+}
+
+/// One text frame with one object in it. `kind` needs no escapes.
+fn object(out: &mut Vec<u8>, kind: &[u8], write: impl FnOnce(&mut Object<'_>)) {
+    write_frame_with(out, Opcode::Text, |body| {
+        body.extend_from_slice(b"{\"type\":\"");
+        body.extend_from_slice(kind);
+        body.push(b'"');
+        write(&mut Object { body });
+        body.push(b'}');
+    });
+}
+
+/// An object that has its first member already. Names need no escapes.
+struct Object<'a> {
+    body: &'a mut Vec<u8>,
+}
+
+impl Object<'_> {
+    fn name(&mut self, name: &str) {
+        self.body.extend_from_slice(b",\"");
+        self.body.extend_from_slice(name.as_bytes());
+        self.body.extend_from_slice(b"\":");
+    }
+
+    /// A value that is JSON already.
+    fn raw(&mut self, name: &str, value: &[u8]) {
+        self.name(name);
+        self.body.extend_from_slice(value);
+    }
+
+    fn string(&mut self, name: &str, value: &str) {
+        self.name(name);
+        json::write_string(self.body, value);
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        self.name(name);
+        json::write_number(self.body, value);
+    }
+
+    fn id(&mut self, id: Option<&[u8]>) {
+        if let Some(id) = id {
+            self.raw("id", id);
+        }
+    }
+}

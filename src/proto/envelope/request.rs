@@ -1,0 +1,371 @@
+//! What a client asks: one JSON object in a text message.
+//!
+//! The work is shared. The scanner in [`json`] proves that the whole text is JSON and finds the
+//! members by name; the payload, which is forwarded, stays exactly the bytes that were sent.
+//! The strings we have to understand, `type` and `channel`, are cut out and handed to
+//! `simd-json`, which unescapes them. So a payload of any size costs one scan, and the buffers
+//! of a [`Parser`] stay at a few KiB whatever clients send.
+
+use std::mem;
+
+use simd_json::{Buffers, Node, Tape};
+
+use super::channel::is_channel;
+use crate::limits::{CHANNEL_NAME_BYTES_MAX, REQUEST_ID_BYTES_MAX};
+use crate::proto::json::{self, Fault, JsonError, Member};
+
+/// The longest way to write a channel's name in JSON: every byte as `\u00xx`, and the quotes.
+const STRING_BYTES_MAX: usize = CHANNEL_NAME_BYTES_MAX * 6 + 2;
+
+/// One message of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// What the answer echoes: a JSON string or number, exactly as it was written.
+    pub id: Option<&'a [u8]>,
+    /// What is asked, or why it cannot be done.
+    pub request: Result<Request<'a>, Reject>,
+}
+
+/// What a client can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// To receive a channel's messages.
+    Subscribe {
+        /// The channel's name.
+        channel: &'a str,
+    },
+    /// To receive them no more.
+    Unsubscribe {
+        /// The channel's name.
+        channel: &'a str,
+    },
+    /// To send a message to a channel.
+    Publish {
+        /// The channel's name.
+        channel: &'a str,
+        /// The JSON value, exactly as it was written, without the whitespace around it.
+        payload: &'a [u8],
+    },
+    /// To hear a pong.
+    Ping {
+        /// Any short JSON value, echoed exactly as it was written.
+        t: Option<&'a [u8]>,
+    },
+}
+
+/// The members of a message that mean something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// `type`
+    Type,
+    /// `id`
+    Id,
+    /// `channel`
+    Channel,
+    /// `payload`
+    Payload,
+    /// `t`
+    T,
+    /// `since`
+    Since,
+}
+
+/// Why a message that is a JSON object is not done. The connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// `type` is none of ours.
+    UnknownType,
+    /// Something this type needs is not there.
+    MissingField(Field),
+    /// Something is there as another kind of JSON value.
+    WrongType(Field),
+    /// The same field twice: which one was meant is not for us to guess.
+    DuplicateField(Field),
+    /// `type` or `channel` holds half of a surrogate pair, which no text can.
+    BadString,
+    /// The channel's name is empty, too long or has control characters.
+    BadChannel,
+    /// `id` is not a string or number, or is too long.
+    BadId,
+    /// `t` is too long.
+    BadT,
+    /// Resuming with `since`.
+    SinceUnsupported,
+    /// Authenticating with `auth`.
+    AuthUnsupported,
+    /// Asking for `history`.
+    HistoryUnsupported,
+}
+
+impl Reject {
+    /// The stable `code` of the error.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownType => "unknown_type",
+            Self::MissingField(_) => "missing_field",
+            Self::WrongType(_) => "wrong_type",
+            Self::DuplicateField(_) => "duplicate_field",
+            Self::BadString => "bad_string",
+            Self::BadChannel => "bad_channel",
+            Self::BadId => "bad_id",
+            Self::BadT => "bad_t",
+            Self::SinceUnsupported | Self::AuthUnsupported | Self::HistoryUnsupported => {
+                "unsupported"
+            }
+        }
+    }
+
+    /// One sentence for the person who debugs the client.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownType => "type is one of subscribe, unsubscribe, publish, ping",
+            Self::MissingField(Field::Type) => "type is missing",
+            Self::MissingField(Field::Channel) => "channel is missing",
+            Self::MissingField(_) => "payload is missing",
+            Self::WrongType(Field::Type) => "type must be a string",
+            Self::WrongType(_) => "channel must be a string",
+            Self::DuplicateField(Field::Type) => "type is there twice",
+            Self::DuplicateField(Field::Id) => "id is there twice",
+            Self::DuplicateField(Field::Channel) => "channel is there twice",
+            Self::DuplicateField(Field::Payload) => "payload is there twice",
+            Self::DuplicateField(Field::T) => "t is there twice",
+            Self::DuplicateField(Field::Since) => "since is there twice",
+            Self::BadString => "type or channel holds half of a surrogate pair",
+            Self::BadChannel => {
+                "a channel's name has 1 to 255 bytes of UTF-8 and no control characters"
+            }
+            Self::BadId => "id must be a string or a number of at most 128 bytes",
+            Self::BadT => "t must have at most 128 bytes",
+            Self::SinceUnsupported => "this server cannot resume: since is not supported",
+            Self::AuthUnsupported => "this server has no authentication: auth is not supported",
+            Self::HistoryUnsupported => "this server keeps no history: history is not supported",
+        }
+    }
+}
+
+// Two reasons say their bounds in words.
+const _: () = assert!(CHANNEL_NAME_BYTES_MAX == 255 && REQUEST_ID_BYTES_MAX == 128);
+
+/// Not a message at all: the connection closes with 4400.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotJson {
+    /// The text is not JSON.
+    Syntax,
+    /// It is JSON, but not an object.
+    NotAnObject,
+    /// It is nested too deep to be looked at.
+    TooDeep,
+}
+
+impl NotJson {
+    /// What the close frame says.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Syntax => "message is not JSON",
+            Self::NotAnObject => "message is not a JSON object",
+            Self::TooDeep => "message is nested too deep",
+        }
+    }
+}
+
+impl From<JsonError> for NotJson {
+    fn from(error: JsonError) -> Self {
+        match error.fault {
+            Fault::TooDeep => Self::TooDeep,
+            _ => Self::Syntax,
+        }
+    }
+}
+
+/// Reads messages; one per shard, for its buffers.
+pub struct Parser {
+    /// The strings that `simd-json` is to read, as an array; it unescapes them in place.
+    strings: Vec<u8>,
+    buffers: Buffers,
+    tape: Tape<'static>,
+}
+
+impl Parser {
+    /// A parser with buffers for anything that passes its bounds.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            strings: Vec::with_capacity(STRING_BYTES_MAX * 2),
+            buffers: Buffers::new(STRING_BYTES_MAX * 2),
+            tape: Tape::null(),
+        }
+    }
+
+    /// Reads one message. What it returns is borrowed from `text` and from the parser.
+    ///
+    /// # Errors
+    /// When the text is not a JSON object.
+    pub fn parse<'a>(&'a mut self, text: &'a [u8]) -> Result<Message<'a>, NotJson> {
+        let fields = Fields::scan(text)?;
+        let id = match fields.id {
+            Some(id) if !is_id(id) => {
+                return Ok(Message { id: None, request: Err(Reject::BadId) });
+            }
+            id => id,
+        };
+        Ok(Message { id, request: self.request(&fields) })
+    }
+
+    fn request<'a>(&'a mut self, fields: &Fields<'a>) -> Result<Request<'a>, Reject> {
+        if let Some(field) = fields.duplicate {
+            return Err(Reject::DuplicateField(field));
+        }
+        let kind = fields.kind.ok_or(Reject::MissingField(Field::Type))?;
+        if !is_string(kind) {
+            return Err(Reject::WrongType(Field::Type));
+        }
+        // No type of ours comes near this, however it is escaped.
+        if kind.len() > STRING_BYTES_MAX {
+            return Err(Reject::UnknownType);
+        }
+        // Only a string of some length that a name can have is worth reading; what is wrong
+        // with another is said once the type is known.
+        let channel = fields.channel.filter(|raw| is_string(raw) && raw.len() <= STRING_BYTES_MAX);
+        let (kind, channel) = self.read_strings(kind, channel)?;
+
+        let channel = || match (channel, fields.channel) {
+            (Some(channel), _) if is_channel(channel) => Ok(channel),
+            (None, None) => Err(Reject::MissingField(Field::Channel)),
+            (None, Some(raw)) if !is_string(raw) => Err(Reject::WrongType(Field::Channel)),
+            _ => Err(Reject::BadChannel),
+        };
+        match kind {
+            "publish" => {
+                let channel = channel()?;
+                let payload = fields.payload.ok_or(Reject::MissingField(Field::Payload))?;
+                Ok(Request::Publish { channel, payload })
+            }
+            "subscribe" => {
+                let channel = channel()?;
+                // An absent `since` may be written as null, as many serializers do.
+                match fields.since {
+                    None | Some(b"null") => Ok(Request::Subscribe { channel }),
+                    Some(_) => Err(Reject::SinceUnsupported),
+                }
+            }
+            "unsubscribe" => Ok(Request::Unsubscribe { channel: channel()? }),
+            "ping" => match fields.t {
+                Some(t) if t.len() > REQUEST_ID_BYTES_MAX => Err(Reject::BadT),
+                t => Ok(Request::Ping { t }),
+            },
+            "auth" => Err(Reject::AuthUnsupported),
+            "history" => Err(Reject::HistoryUnsupported),
+            _ => Err(Reject::UnknownType),
+        }
+    }
+
+    /// Has `simd-json` read one or two strings that were scanned before.
+    fn read_strings<'a>(
+        &'a mut self,
+        first: &[u8],
+        second: Option<&[u8]>,
+    ) -> Result<(&'a str, Option<&'a str>), Reject> {
+        self.strings.clear();
+        self.strings.push(b'[');
+        self.strings.extend_from_slice(first);
+        if let Some(second) = second {
+            self.strings.push(b',');
+            self.strings.extend_from_slice(second);
+        }
+        self.strings.push(b']');
+
+        let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+        let outcome = simd_json::fill_tape(&mut self.strings, &mut self.buffers, &mut tape);
+        let strings = match (outcome, tape.0.as_slice()) {
+            (Ok(()), [Node::Array { .. }, Node::String(first)]) => Ok((*first, None)),
+            (Ok(()), [Node::Array { .. }, Node::String(first), Node::String(second)]) => {
+                Ok((*first, Some(*second)))
+            }
+            // The scanner has let through nothing else that `simd-json` stumbles over.
+            _ => Err(Reject::BadString),
+        };
+        self.tape = tape.reset();
+        strings
+    }
+}
+
+impl Default for Parser {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Parser {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Parser").finish_non_exhaustive()
+    }
+}
+
+/// The members that mean something, as they are written. Others are ignored, so that newer
+/// clients can talk to older servers.
+#[derive(Default)]
+struct Fields<'a> {
+    kind: Option<&'a [u8]>,
+    id: Option<&'a [u8]>,
+    channel: Option<&'a [u8]>,
+    payload: Option<&'a [u8]>,
+    t: Option<&'a [u8]>,
+    since: Option<&'a [u8]>,
+    duplicate: Option<Field>,
+}
+
+impl<'a> Fields<'a> {
+    /// Proves the whole text and finds its members.
+    fn scan(text: &'a [u8]) -> Result<Self, NotJson> {
+        let Some(members) = json::members(text) else {
+            json::document(text)?;
+            return Err(NotJson::NotAnObject);
+        };
+        let mut fields = Self::default();
+        for member in members {
+            let member = member?;
+            let Some(field) = field_of(&member) else { continue };
+            let place = match field {
+                Field::Type => &mut fields.kind,
+                Field::Id => &mut fields.id,
+                Field::Channel => &mut fields.channel,
+                Field::Payload => &mut fields.payload,
+                Field::T => &mut fields.t,
+                Field::Since => &mut fields.since,
+            };
+            if place.replace(member.value).is_some() {
+                fields.duplicate = Some(field);
+            }
+        }
+        Ok(fields)
+    }
+}
+
+fn field_of(member: &Member<'_>) -> Option<Field> {
+    // The longest way to write the longest of the names, so that a long one is not looked at
+    // once for each.
+    const KEY_BYTES_MAX: usize = "channel".len() * 6 + 2;
+    const NAMES: [(&str, Field); 6] = [
+        ("type", Field::Type),
+        ("id", Field::Id),
+        ("channel", Field::Channel),
+        ("payload", Field::Payload),
+        ("t", Field::T),
+        ("since", Field::Since),
+    ];
+    if member.key.len() > KEY_BYTES_MAX {
+        return None;
+    }
+    NAMES.iter().find(|(name, _)| member.is_named(name)).map(|(_, field)| *field)
+}
+
+fn is_string(raw: &[u8]) -> bool {
+    raw.first() == Some(&b'"')
+}
+
+fn is_id(raw: &[u8]) -> bool {
+    matches!(raw.first(), Some(b'"' | b'-' | b'0'..=b'9')) && raw.len() <= REQUEST_ID_BYTES_MAX
+}
