@@ -1,11 +1,20 @@
 //! The outside world behind one contract: sockets in, completions out.
 //!
 //! Read [`Driver`] first, then [`Completion`]; `uring` and `epoll` are two ways to keep the
-//! same promises, and one suite (`tests/contract`) holds both to them. Nearly all `unsafe` of
-//! the project lives below this folder.
+//! same promises, and one suite (`tests/contract`) holds both to them. Which of them serves is
+//! [`choose`]n once at start. Nearly all `unsafe` of the project lives below this folder.
 
 pub mod epoll;
 pub mod uring;
+
+mod choice;
+mod listener;
+mod sockets;
+mod waker;
+
+pub use choice::{Choice, Preference, Settings, choose};
+pub use listener::{ListenerSettings, listener};
+pub use waker::Waker;
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,10 +22,6 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::mem::Key;
-
-/// Wakes a driver from any thread.
-#[derive(Debug, Clone)]
-pub struct Waker;
 
 /// Names one socket of one driver, from accept or adoption until [`Driver::close`].
 /// The shard keeps everything it knows of a connection under the same key.
@@ -45,7 +50,8 @@ pub enum Completion {
         /// Where they are.
         buffer: Buffer,
     },
-    /// The peer has said all it will say (FIN). Told once; sending may still succeed.
+    /// The peer has said all it will say (FIN). Told once, after every byte; sending may still
+    /// succeed.
     EndOfStream {
         /// Which peer.
         socket: SocketId,
@@ -56,8 +62,8 @@ pub enum Completion {
         /// Which socket.
         socket: SocketId,
     },
-    /// The connection is broken (reset, timed out, unreachable). Told at most once; nothing but
-    /// [`Driver::close`] makes sense afterwards.
+    /// The connection is broken (reset, timed out, unreachable). Told at most once, after every
+    /// byte that could still be received; nothing but [`Driver::close`] makes sense afterwards.
     Failed {
         /// Which socket.
         socket: SocketId,
@@ -158,7 +164,8 @@ pub trait Driver: Sized {
 
     /// Ends the tick before: its buffers go back. Then appends what happened since to
     /// `completions`, a bounded number, waiting for the first one up to `rest`
-    /// (`None`: for as long as it takes; zero: not at all).
+    /// (`None`: for as long as it takes; zero: not at all). It may return early with nothing:
+    /// something happened that concerns only the driver.
     ///
     /// # Errors
     /// When the driver itself is broken; the shard cannot go on.
@@ -169,18 +176,25 @@ pub trait Driver: Sized {
     ) -> io::Result<()>;
 
     /// The bytes of a [`Completion::Received`] of this tick, to be unmasked where they are.
+    ///
+    /// # Panics
+    /// When `buffer` is of an earlier tick.
     fn received(&mut self, buffer: Buffer) -> &mut [u8];
 
     /// Sends each of `sends` and appends how each ended to `outcomes`, in the same order.
     /// At most one send for a socket in one call. When this returns, the kernel holds no
-    /// reference to any of the slices.
+    /// reference to any of the slices. A send to a socket that is closed already fails.
+    ///
+    /// # Panics
+    /// When a send has no slice, or more than [`SLICES_PER_SEND_MAX`].
     fn send(&mut self, sends: &[Send<'_>], outcomes: &mut Vec<Sent>);
 
     /// Asks for one [`Completion::Writable`] when a full socket takes bytes again.
     fn await_writable(&mut self, socket: SocketId);
 
-    /// Receives no more from `socket` until [`resume`](Driver::resume): nothing received is
-    /// reported from the next harvest on, and nothing is lost.
+    /// Receives no more from `socket` until [`resume`](Driver::resume): nothing received, no end
+    /// of the stream and no failure to receive is reported from the next harvest on, and nothing
+    /// is lost. (A broken connection still shows when it is sent to.)
     fn pause(&mut self, socket: SocketId);
 
     /// Receives again after [`pause`](Driver::pause).
@@ -198,4 +212,14 @@ pub trait Driver: Sized {
 
     /// What this driver is.
     fn describe(&self) -> Description;
+}
+
+/// A peer's address as the log and the limits want it: IPv4 as IPv4, also when it came through
+/// a listener that serves both.
+fn peer(address: &socket2::SockAddr) -> SocketAddr {
+    match address.as_socket() {
+        Some(address) => SocketAddr::new(address.ip().to_canonical(), address.port()),
+        // Only a listener that is no IP socket could have such peers.
+        None => SocketAddr::from(([0, 0, 0, 0], 0)),
+    }
 }

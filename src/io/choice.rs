@@ -1,0 +1,194 @@
+//! Which driver serves on this machine: asked once at start, told in one line.
+
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use super::uring::Uring;
+
+/// What a driver is built with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Sockets that one driver may hold. With direct descriptors the kernel's table is made
+    /// this large at once (8 bytes each) and cannot exceed RLIMIT_NOFILE.
+    pub sockets_max: usize,
+    /// io_uring only: sockets live in the ring's own table and use up none of the process's
+    /// descriptors, so that each driver may hold RLIMIT_NOFILE sockets. Where the process's
+    /// descriptors suffice, regular ones are as fast and can be seen by tools (`ss -p`).
+    pub direct: bool,
+    /// Buffers to receive into, shared by all sockets of the driver. When all are in use the
+    /// kernel waits for the next tick.
+    pub receive_buffers: u16,
+    /// Bytes of each. A message within one buffer is never copied before it is parsed.
+    pub receive_buffer_bytes: u32,
+    /// io_uring only: entries of the submission queue (64 bytes each, counted against
+    /// RLIMIT_MEMLOCK). More submissions than that simply take another system call.
+    pub submissions: u32,
+    /// io_uring only: entries of the completion queue (16 bytes each, counted against
+    /// RLIMIT_MEMLOCK). A larger burst costs the kernel an allocation for each completion.
+    pub completions: u32,
+    /// io_uring only: sends that succeed whole post no completion, where the self-test proves
+    /// that this kernel can do so without losing count. Off, each posts one.
+    pub sends_skip_success: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sockets_max: 16 * 1024,
+            direct: false,
+            receive_buffers: 512,
+            receive_buffer_bytes: 4096,
+            submissions: 1024,
+            completions: 8192,
+            sends_skip_success: true,
+        }
+    }
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Preference {
+    /// io_uring where the machine has what it takes, else epoll.
+    #[default]
+    Auto,
+    /// io_uring or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// What will serve. Each shard builds its own driver on its own thread: a ring belongs to the
+/// thread that made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// [`Uring::new`] with these settings.
+    Uring {
+        /// What to build it with.
+        settings: Settings,
+        /// Why, in one line.
+        reason: String,
+    },
+    /// [`Epoll::new`](super::epoll::Epoll::new) with these settings.
+    Epoll {
+        /// What to build it with.
+        settings: Settings,
+        /// Why, in one line.
+        reason: String,
+    },
+}
+
+impl Choice {
+    /// "uring" or "epoll".
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Uring { .. } => "uring",
+            Self::Epoll { .. } => "epoll",
+        }
+    }
+
+    /// Why, in one line.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Uring { reason, .. } | Self::Epoll { reason, .. } => reason,
+        }
+    }
+}
+
+/// Tries what this machine can do, by building a small ring and throwing it away.
+///
+/// # Errors
+/// When io_uring was asked for and is missing, and when a limit stands in its way: that is
+/// nothing to fall back from silently, and the message names the limit to raise.
+pub fn choose(preference: Preference, settings: &Settings) -> io::Result<Choice> {
+    if preference == Preference::Epoll {
+        let reason = "epoll was asked for".to_owned();
+        return Ok(Choice::Epoll { settings: settings.clone(), reason });
+    }
+    // Small, so that a probe does not take from a tight RLIMIT_MEMLOCK what the shards need:
+    // the kernel gives it back some time after the ring is gone.
+    let probe = Settings {
+        sockets_max: settings.sockets_max.min(64),
+        receive_buffers: 8,
+        submissions: 64,
+        completions: 256,
+        ..settings.clone()
+    };
+    match Uring::new(&probe) {
+        Ok(_) => {
+            if settings.direct {
+                direct_fits(settings)?;
+            }
+            let reason = match preference {
+                Preference::Auto => "this kernel has what it takes",
+                _ => "io_uring was asked for",
+            };
+            Ok(Choice::Uring { settings: settings.clone(), reason: reason.to_owned() })
+        }
+        Err(error) if preference == Preference::Auto => match why_missing(&error) {
+            Some(why) => {
+                let reason = format!("io_uring is not to be had: {why}");
+                Ok(Choice::Epoll { settings: settings.clone(), reason })
+            }
+            None => Err(error),
+        },
+        Err(error) => match why_missing(&error) {
+            Some(why) => Err(io::Error::new(
+                error.kind(),
+                format!("io_uring was asked for and is not to be had: {why}"),
+            )),
+            None => Err(error),
+        },
+    }
+}
+
+/// Why a ring cannot be had on this machine at all; `None` when something else went wrong.
+fn why_missing(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error()? {
+        libc::ENOSYS => Some("the kernel does not know it, or a seccomp filter hides it (ENOSYS)"),
+        libc::EPERM => Some(
+            "it is forbidden here (EPERM: a container's seccomp filter, or kernel.io_uring_disabled)",
+        ),
+        libc::EACCES => Some("it is forbidden here (EACCES: a security policy)"),
+        libc::EINVAL => Some("the kernel is older than 6.1 (EINVAL)"),
+        libc::EOPNOTSUPP => Some("this kernel's lacks something that is needed (EOPNOTSUPP)"),
+        _ => None,
+    }
+}
+
+/// A registered table larger than RLIMIT_NOFILE is refused by the kernel.
+pub(super) fn direct_fits(settings: &Settings) -> io::Result<()> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if settings.sockets_max as u64 > soft {
+        return Err(io::Error::other(format!(
+            "{} direct descriptors for each shard exceed RLIMIT_NOFILE ({soft}): raise it \
+             (LimitNOFILE=), use more shards, or allow fewer connections",
+            settings.sockets_max
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Choice, Preference, Settings, choose};
+
+    #[test]
+    fn epoll_is_taken_when_asked_for_and_says_so() {
+        let choice = choose(Preference::Epoll, &Settings::default()).expect("always there");
+        assert!(matches!(choice, Choice::Epoll { .. }));
+        assert!(choice.reason().contains("asked"));
+    }
+
+    #[test]
+    fn more_direct_descriptors_than_the_limit_are_refused_by_name() {
+        let settings =
+            Settings { sockets_max: usize::MAX / 2, direct: true, ..Settings::default() };
+        match choose(Preference::Auto, &settings) {
+            Err(error) => assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}"),
+            Ok(choice) => assert_eq!(choice.name(), "epoll", "only without io_uring"),
+        }
+    }
+}
