@@ -1,1 +1,230 @@
-//! To be written.
+//! One client's life on the wire: handshake, open, closing.
+//!
+//! A [`Conn`] is fed what its socket received and hands out what that means, one [`Event`] at a
+//! time; what it wants to send, it appends to the replies it is given. It owns the WebSocket
+//! rules, the HTTP answers, the pings and the time limits of a connection. It does no I/O, reads
+//! no clock, and knows nothing of channels.
+//!
+//! Reading order: this page (the verbs), `handshake` and `receive` and `closing` (the phases),
+//! `keepalive` (when what is due).
+#![forbid(unsafe_code)]
+
+mod closing;
+mod end;
+mod handshake;
+mod keepalive;
+mod receive;
+mod settings;
+
+#[cfg(test)]
+mod tests;
+
+use crate::proto::http::{self, Refusal};
+use crate::proto::ws::frame::{Opcode, Role, write_frame};
+use crate::proto::ws::{Decoder, close};
+use crate::time::Time;
+use closing::Closing;
+use handshake::{Handshake, Service};
+use keepalive::{Due, Keepalive};
+
+pub use end::EndReason;
+pub use settings::{Page, Settings};
+
+/// One client's life on the wire.
+#[derive(Debug)]
+pub struct Conn {
+    stage: Stage,
+    /// Once it is set, the client's life has ended and only the connection's is left.
+    closing: Option<Closing>,
+    keepalive: Keepalive,
+}
+
+/// What the received bytes are.
+#[derive(Debug)]
+enum Stage {
+    /// HTTP.
+    Handshake(Handshake),
+    /// WebSocket frames.
+    Open { decoder: Decoder, service: Service },
+}
+
+/// What the bytes of a client, or the time, mean for the rest of the server.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The WebSocket handshake is done. With `hub`, the client speaks ringcast.json.v1.
+    Opened {
+        /// Whether its messages are for the hub.
+        hub: bool,
+    },
+    /// A text message for the hub, valid UTF-8.
+    Text(&'a mut [u8]),
+    /// Something that concerned only the connection, such as a ping, which has been answered.
+    Handled,
+    /// The client's life ends before it began: its request was refused, as has been appended to
+    /// the replies.
+    Refused(Refusal),
+    /// The client's life ends, for this reason; told once. What is still to be said has been
+    /// appended to the replies; when it has left, ask [`Conn::flushed`].
+    Ending(EndReason),
+}
+
+/// What is to be done with a socket when all that was to be said has been said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterwards {
+    /// Nothing: the peer's turn.
+    Wait,
+    /// Send a FIN and go on receiving.
+    Shutdown,
+    /// Close it.
+    Close,
+}
+
+/// What the time asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expired {
+    /// Nothing yet; look again at this time.
+    Later(Time),
+    /// The client has been silent; a ping has been appended to the replies.
+    Pinged(Time),
+    /// The client's life ends, for this reason; last words have been appended to the replies.
+    Ending(EndReason, Time),
+    /// The socket is to be closed now. With a reason, the client's life ends only now.
+    Close(Option<EndReason>),
+}
+
+impl Conn {
+    /// A peer has connected.
+    #[must_use]
+    pub fn accepted(now: Time, random: &mut fastrand::Rng) -> Self {
+        Self {
+            stage: Stage::Handshake(Handshake::default()),
+            closing: None,
+            keepalive: Keepalive::accepted(now, random),
+        }
+    }
+
+    /// Turns a peer away before it has said anything.
+    pub fn turn_away(
+        &mut self,
+        now: Time,
+        refusal: Refusal,
+        replies: &mut Vec<u8>,
+        settings: &Settings,
+    ) {
+        http::write_refusal(replies, &refusal);
+        self.closing = Some(Closing::linger(now + settings.close_timeout));
+    }
+
+    /// Ends the client's life with a close frame, if it is an open WebSocket, else silently. False
+    /// when it has ended already.
+    pub fn close(
+        &mut self,
+        now: Time,
+        code: u16,
+        reason: &str,
+        replies: &mut Vec<u8>,
+        settings: &Settings,
+    ) -> bool {
+        if self.closing.is_some() {
+            return false;
+        }
+        let until = now + settings.close_timeout;
+        self.closing = Some(match self.stage {
+            Stage::Handshake(_) => Closing::done(until),
+            Stage::Open { .. } => {
+                close::write_close(replies, code, reason);
+                Closing::handshake(until)
+            }
+        });
+        true
+    }
+
+    /// The peer has said all it will say. With a reason, the client's life ends now.
+    pub fn end_of_stream(&mut self, now: Time, settings: &Settings) -> Option<EndReason> {
+        if let Some(closing) = &mut self.closing {
+            closing.end_of_stream();
+            return None;
+        }
+        self.closing = Some(Closing::done(now + settings.close_timeout));
+        Some(EndReason::PeerVanished)
+    }
+
+    /// All replies have left; what is to be done with the socket?
+    pub fn flushed(&mut self) -> Afterwards {
+        self.closing.as_mut().map_or(Afterwards::Wait, Closing::flushed)
+    }
+
+    /// Looks at the time. To be called when [`deadline`](Self::deadline) has come, or before.
+    pub fn expire(&mut self, now: Time, replies: &mut Vec<u8>, settings: &Settings) -> Expired {
+        if let Some(closing) = &self.closing {
+            let until = closing.until();
+            return if until <= now { Expired::Close(None) } else { Expired::Later(until) };
+        }
+        if let Stage::Handshake(_) = self.stage {
+            let until = self.keepalive.opened() + settings.handshake_timeout;
+            if until > now {
+                return Expired::Later(until);
+            }
+            self.turn_away(now, Refusal::RequestTimeout, replies, settings);
+            return Expired::Ending(EndReason::HandshakeTimeout, now + settings.close_timeout);
+        }
+        match self.keepalive.due(now, settings) {
+            Due::Later(time) => Expired::Later(time),
+            Due::Ping => {
+                write_frame(replies, Opcode::Ping, b"");
+                self.keepalive.pinged(now);
+                Expired::Pinged(now + settings.pong_timeout)
+            }
+            // Nobody there to say good-bye to.
+            Due::PongTimeout => Expired::Close(Some(EndReason::PongTimeout)),
+            Due::IdleTimeout => {
+                let reason = "no message within idle_timeout";
+                self.close(now, close::NORMAL, reason, replies, settings);
+                Expired::Ending(EndReason::IdleTimeout, now + settings.close_timeout)
+            }
+        }
+    }
+
+    /// When to look at the time next.
+    #[must_use]
+    pub fn deadline(&self, now: Time, settings: &Settings) -> Time {
+        match (&self.closing, &self.stage) {
+            (Some(closing), _) => closing.until(),
+            (None, Stage::Handshake(_)) => self.keepalive.opened() + settings.handshake_timeout,
+            (None, Stage::Open { .. }) => match self.keepalive.due(now, settings) {
+                Due::Later(time) => time,
+                Due::Ping | Due::PongTimeout | Due::IdleTimeout => now,
+            },
+        }
+    }
+
+    /// Forgets what is incomplete, on a connection that is closing: nothing more is understood.
+    pub fn abandon(&mut self, now: Time, settings: &Settings) {
+        self.closing = Some(Closing::linger(now + settings.close_timeout));
+        match &mut self.stage {
+            Stage::Handshake(handshake) => *handshake = Handshake::default(),
+            Stage::Open { decoder, .. } => *decoder = Decoder::new(Role::Server),
+        }
+    }
+
+    /// Whether the client's life goes on and its WebSocket is open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.closing.is_none() && matches!(self.stage, Stage::Open { .. })
+    }
+
+    /// Whether the client's life has ended.
+    #[must_use]
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// Bytes kept of what is incomplete.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Handshake(handshake) => handshake.held_bytes(),
+            Stage::Open { decoder, .. } => decoder.held_bytes(),
+        }
+    }
+}

@@ -1,12 +1,13 @@
 //! The clients of a shard and what waits for each of them.
 
-use smallvec::SmallVec;
-
 use std::rc::Rc;
+
+use smallvec::SmallVec;
 
 use super::outbox::{Capacity, Gap, Offered, Outbox};
 use super::segment::{Run, Segment};
 use super::{ClientId, GapReason, TopicId};
+use crate::limits::REPLIES_BYTES_MAX;
 use crate::mem::Table;
 
 /// Empty outboxes kept for the next backlog: a burst to 4,096 clients allocates nothing.
@@ -40,7 +41,16 @@ pub(super) struct Client {
     /// The socket is full: nothing is sent until it is writable again.
     blocked: bool,
     /// Nothing more is queued: the last frame has been.
-    pub(super) sealed: bool,
+    sealed: bool,
+    /// Nothing more is read from it until its replies have left.
+    throttled: bool,
+}
+
+impl Client {
+    /// Whether its last frame has been queued.
+    pub(super) const fn is_sealed(&self) -> bool {
+        self.sealed
+    }
 }
 
 /// A client's place in a topic.
@@ -73,13 +83,13 @@ pub struct Flow {
     pub blocked: u64,
 }
 
-/// What is left to do for a client after a send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a send has brought about for a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Progress {
-    /// Bytes of replies that still wait.
-    pub replies_bytes: usize,
-    /// Whether nothing waits any more.
-    pub drained: bool,
+    /// The last thing that was to be said to it has left.
+    pub finished: bool,
+    /// It was throttled, and its replies have left: it may be read from again.
+    pub unthrottled: bool,
 }
 
 impl Clients {
@@ -118,6 +128,7 @@ impl Clients {
         self.table.get(id)
     }
 
+    /// A client that still takes part.
     pub(super) fn get_mut(&mut self, id: ClientId) -> Option<&mut Client> {
         self.table.get_mut(id)
     }
@@ -148,6 +159,13 @@ impl Clients {
         true
     }
 
+    /// Whether nothing more is queued for a client.
+    pub(super) fn seal(&mut self, id: ClientId, sealed: bool) {
+        if let Some(client) = self.table.get_mut(id) {
+            client.sealed = sealed;
+        }
+    }
+
     /// Lets `write` append whole frames to a client's replies.
     pub(super) fn reply_with(&mut self, id: ClientId, write: impl FnOnce(&mut Outbox)) {
         let Some(client) = self.table.get_mut(id).filter(|client| !client.sealed) else { return };
@@ -174,11 +192,7 @@ impl Clients {
     }
 
     /// Writes the gap notices whose turn has come.
-    pub(super) fn announce_gaps(
-        &mut self,
-        id: ClientId,
-        write: impl FnMut(&mut Vec<u8>, Gap),
-    ) {
+    pub(super) fn announce_gaps(&mut self, id: ClientId, write: impl FnMut(&mut Vec<u8>, Gap)) {
         let Some(outbox) = self.table.get_mut(id).and_then(|client| client.outbox.as_mut()) else {
             return;
         };
@@ -201,13 +215,30 @@ impl Clients {
         self.replies_bytes -= replies_before - replies_bytes;
         let drained = outbox.is_empty();
         if !drained {
-            self.mark_dirty(id);
+            if !client.dirty && !client.blocked {
+                client.dirty = true;
+                self.dirty.push(id);
+            }
         } else if outbox.is_reusable() && self.spare.len() < SPARE_MAX {
             self.spare.extend(client.outbox.take());
         } else {
             client.outbox = None;
         }
-        Progress { replies_bytes, drained }
+        let unthrottled = client.throttled && replies_bytes <= REPLIES_BYTES_MAX / 2;
+        client.throttled &= !unthrottled;
+        Progress { finished: drained && client.sealed, unthrottled }
+    }
+
+    /// Whether so many replies wait for a client that nothing more is to be read from it; told
+    /// once, until [`Progress::unthrottled`].
+    pub(super) fn throttle(&mut self, id: ClientId) -> bool {
+        let Some(client) = self.table.get_mut(id) else { return false };
+        let waiting = client.outbox.as_ref().map_or(0, |outbox| outbox.replies_bytes());
+        if client.throttled || !client.blocked || waiting <= REPLIES_BYTES_MAX {
+            return false;
+        }
+        client.throttled = true;
+        true
     }
 
     /// The socket is full, or takes bytes again.

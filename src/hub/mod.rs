@@ -184,16 +184,10 @@ impl Hub {
         }
     }
 
-    /// Ends the subscriptions of `client`; what waits for it still reaches it.
+    /// Ends the subscriptions of `client`; what waits for it still reaches it, and nothing else.
     pub fn retire(&mut self, client: ClientId, now: Time) {
         self.unsubscribe_all(client, now);
-    }
-
-    /// Nothing more is queued for `client` from now on: its last frame has been.
-    pub fn seal(&mut self, client: ClientId) {
-        if let Some(client) = self.clients.get_mut(client) {
-            client.sealed = true;
-        }
+        self.clients.seal(client, true);
     }
 
     /// Queues `replies`, whole frames, for `client` and leaves the buffer empty.
@@ -202,6 +196,19 @@ impl Hub {
             self.clients.reply_with(client, |outbox| outbox.reply(replies));
             replies.clear();
         }
+    }
+
+    /// Queues the last `replies` for `client`; nothing is queued for it afterwards.
+    pub fn reply_last(&mut self, client: ClientId, replies: &mut Vec<u8>) {
+        self.clients.seal(client, false);
+        self.reply(client, replies);
+        self.clients.seal(client, true);
+    }
+
+    /// Whether so many replies wait for `client`, whose socket is full, that nothing more is to be
+    /// read from it. Told once, until [`Progress::unthrottled`].
+    pub fn throttle(&mut self, client: ClientId) -> bool {
+        self.clients.throttle(client)
     }
 
     /// Letters for other shards since the last call, in order.

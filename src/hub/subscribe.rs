@@ -1,8 +1,8 @@
 //! Clients come to a channel and leave it; shards attach to a channel's home and detach.
 
+use super::clients::Subscription;
 use super::letter::{Delivery, Letter, Refusal, Request};
 use super::topic::{Home, State, Waiting, Wish};
-use super::clients::Subscription;
 use super::{ClientId, Epoch, Hub, ShardIndex, TopicId};
 use crate::limits::CHANNEL_IDLE;
 use crate::proto::envelope;
@@ -239,7 +239,7 @@ impl Hub {
     ) -> Result<(), Refusal> {
         // A client may have gone while it waited for the home.
         let Some(joining) = self.clients.get_mut(client) else { return Ok(()) };
-        if joining.sealed {
+        if joining.is_sealed() {
             return Ok(());
         }
         if joining.subscriptions.iter().any(|subscription| subscription.topic == topic) {
@@ -323,8 +323,8 @@ impl Hub {
         if matches!(known.state, State::Attaching(_)) {
             return; // The answer is on its way and tidies again.
         }
-        let channel = known.name.as_ref().into();
-        let home = self.topics.home(&known.name);
+        let channel: Box<str> = known.name.as_ref().into();
+        let home = self.topics.home(&channel);
         self.topics.remove(topic);
         let shard = self.settings.shard;
         let request = Request::Detach { channel, shard, topic };

@@ -57,10 +57,7 @@ pub(super) enum State {
     /// It has asked the home; what clients want meanwhile waits in order.
     Attaching(Vec<Waiting>),
     /// It hears every message. `seq` is the last one heard.
-    Attached {
-        epoch: Epoch,
-        seq: u64,
-    },
+    Attached { epoch: Epoch, seq: u64 },
 }
 
 /// What a client wants of a channel that is not attached yet.
@@ -90,8 +87,7 @@ pub(super) struct Home {
 
 impl Topics {
     pub(super) fn new(home_seed: u64, shards: u16) -> Self {
-        let hasher =
-            SeedableRandomState::with_seed(home_seed, SharedSeed::global_fixed());
+        let hasher = SeedableRandomState::with_seed(home_seed, SharedSeed::global_fixed());
         Self {
             table: Table::new(),
             names: HashMap::with_hasher(hasher.clone()),

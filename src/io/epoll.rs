@@ -158,7 +158,8 @@ impl Epoll {
         for _ in 0..ACCEPTS_PER_TICK_MAX {
             let Some(listener) = &self.listener else { return };
             if self.sockets.open() >= self.sockets_max {
-                let error = io::Error::other(format!("all {} sockets are in use", self.sockets_max));
+                let error =
+                    io::Error::other(format!("all {} sockets are in use", self.sockets_max));
                 return self.accept_failed(error, completions);
             }
             let accepted = SockRef::from(listener)

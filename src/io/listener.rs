@@ -23,12 +23,7 @@ pub struct ListenerSettings {
 
 impl Default for ListenerSettings {
     fn default() -> Self {
-        Self {
-            backlog: 4096,
-            send_buffer_bytes: None,
-            notsent_lowat_bytes: None,
-            reuse_port: true,
-        }
+        Self { backlog: 4096, send_buffer_bytes: None, notsent_lowat_bytes: None, reuse_port: true }
     }
 }
 

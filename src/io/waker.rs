@@ -54,10 +54,7 @@ impl Waker {
     /// Announces a rest. False when somebody has called since the last harvest: whoever calls
     /// before this instruction is heard by it, whoever calls after it rings the bell.
     pub(super) fn may_rest(&self) -> bool {
-        self.0
-            .state
-            .compare_exchange(BUSY, RESTING, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
+        self.0.state.compare_exchange(BUSY, RESTING, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Ends the rest, if there was one, and says whether somebody has called.

@@ -1,1 +1,192 @@
-//! To be written.
+//! The loop of one core: the only place that knows both the machines and the world.
+//!
+//! One tick is five verbs, each with a bound: *harvest* what the world did (`receive`, `accept`),
+//! *hear* the mailboxes (`hear`), *expire* timers (`expire`), *flush* the outboxes that were
+//! touched (`flush`), *rest* until the next deadline. `request` turns messages into calls of the
+//! hub, `drain` says good-bye, `mailbox` and `admission` are what shards share, `report` tells the
+//! house.
+
+mod accept;
+mod admission;
+mod drain;
+mod expire;
+mod flush;
+mod hear;
+mod leave;
+mod mailbox;
+mod metrics;
+mod receive;
+mod report;
+mod request;
+mod settings;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::conn::Conn;
+use crate::hub::{ClientId, Hub, ShardIndex};
+use crate::io::{Completion, Driver, Sent};
+use crate::mem::{Key, Table};
+use crate::time::{Clock, Time, Wheel};
+use drain::Drain;
+use request::Requests;
+
+pub use admission::Admission;
+pub use mailbox::{Address, Mailbox, Note, Post, PostCounts, mailbox};
+pub use metrics::Metrics;
+pub use settings::Settings;
+
+/// How long a shard rests at most while letters wait on its shelves: nobody tells it when the
+/// mailbox they are for has room again.
+const CONGESTED_REST: Duration = Duration::from_millis(1);
+
+/// One core's share of the server.
+#[derive(Debug)]
+pub struct Shard<D> {
+    index: ShardIndex,
+    settings: Settings,
+    driver: D,
+    conns: Table<Connection>,
+    hub: Hub,
+    requests: Requests,
+    wheel: Wheel,
+    post: Post,
+    admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
+    random: fastrand::Rng,
+    drain: Option<Drain>,
+    /// When accepting is tried again after it failed.
+    accept_again: Option<Time>,
+    /// Clients that are not read from while letters wait on shelves.
+    held_back: Vec<Key>,
+    /// Bytes that connections keep of incomplete messages.
+    held_bytes: usize,
+    scratch: Scratch,
+}
+
+/// A connection and what only the shard knows of it.
+#[derive(Debug)]
+struct Connection {
+    conn: Conn,
+    peer: IpAddr,
+    /// What `conn` keeps of incomplete messages, as counted in `Shard::held_bytes`.
+    held_bytes: u32,
+    /// Counts against the limits of [`Admission`].
+    admitted: bool,
+    /// Open WebSocket, counted in `Metrics::clients`.
+    client: bool,
+    /// Reasons not to read: replies that wait, letters that wait.
+    throttled: bool,
+    held_back: bool,
+}
+
+/// Buffers that live longer than a tick only to keep their memory.
+#[derive(Debug, Default)]
+struct Scratch {
+    completions: Vec<Completion>,
+    replies: Vec<u8>,
+    due: Vec<Key>,
+    batch: Vec<ClientId>,
+    outcomes: Vec<Sent>,
+    overflowed: Vec<ClientId>,
+    letters: Vec<(ShardIndex, crate::hub::Letter)>,
+}
+
+/// What a shard shares with the others and with the house.
+#[derive(Debug)]
+pub struct Shared {
+    /// Its way to the others.
+    pub post: Post,
+    /// Who may come in.
+    pub admission: Arc<Admission>,
+    /// What it tells the house.
+    pub metrics: Arc<Metrics>,
+}
+
+impl<D: Driver> Shard<D> {
+    /// A shard that has accepted nobody yet. All of its chance comes from `random`.
+    #[must_use]
+    pub fn new(settings: Settings, driver: D, shared: Shared, mut random: fastrand::Rng) -> Self {
+        let Shared { post, admission, metrics } = shared;
+        Self {
+            index: settings.hub.shard,
+            hub: Hub::new(settings.hub.clone(), random.fork()),
+            settings,
+            driver,
+            conns: Table::new(),
+            requests: Requests::default(),
+            wheel: Wheel::new(),
+            post,
+            admission,
+            metrics,
+            random,
+            drain: None,
+            accept_again: None,
+            held_back: Vec::new(),
+            held_bytes: 0,
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Begins to accept from `listener`.
+    ///
+    /// # Errors
+    /// When the driver does not take it.
+    pub fn listen(&mut self, listener: std::os::fd::OwnedFd) -> io::Result<()> {
+        self.driver.listen(listener)
+    }
+
+    /// One turn of the loop. False when the shard has drained and nothing is left to do.
+    ///
+    /// # Errors
+    /// When the driver is broken.
+    pub fn tick(&mut self, now: Time, clock: &mut impl Clock) -> io::Result<bool> {
+        let rest = self.rest(now);
+        self.metrics.resting.set(1);
+        let mut completions = std::mem::take(&mut self.scratch.completions);
+        self.driver.harvest(rest, &mut completions)?;
+        self.metrics.resting.set(0);
+        let now = clock.now();
+        for completion in completions.drain(..) {
+            self.handle(now, completion);
+        }
+        self.scratch.completions = completions;
+        self.hear(now);
+        self.expire(now);
+        self.settle(now);
+        self.report();
+        Ok(!self.has_drained(now))
+    }
+
+    /// What the world did.
+    fn handle(&mut self, now: Time, completion: Completion) {
+        match completion {
+            Completion::Received { socket, buffer } => self.receive(now, socket, buffer),
+            Completion::Accepted { socket, peer } => self.accept(now, socket, peer),
+            Completion::AcceptFailed { error } => self.accept_failed(now, &error),
+            Completion::Writable { socket } => self.hub.unblocked(socket),
+            Completion::EndOfStream { socket } => self.end_of_stream(now, socket),
+            Completion::Failed { socket, error } => self.failed(now, socket, &error),
+            Completion::ListenerClosed => self.listener_closed(),
+            // It was heard by waking; what it was about is in the mailboxes.
+            Completion::Woken => {}
+        }
+    }
+
+    /// How long nothing will be due.
+    fn rest(&self, now: Time) -> Option<Duration> {
+        if self.post.has_mail() || self.hub.has_dirty() {
+            return Some(Duration::ZERO);
+        }
+        let drain = self.drain.as_ref().map(|drain| drain.next(now));
+        let deadlines =
+            [self.wheel.next(), self.hub.next_channel_expiry(), self.accept_again, drain];
+        let next = deadlines.into_iter().flatten().min().map(|deadline| deadline.since(now));
+        if self.post.is_congested() {
+            return Some(next.map_or(CONGESTED_REST, |rest| rest.min(CONGESTED_REST)));
+        }
+        next
+    }
+}

@@ -79,12 +79,8 @@ impl Wheel {
         let due = due.clamp(self.step + 1, self.step + SLOTS as u64 - 1);
         let slot = (due % SLOTS as u64) as usize;
         let next = self.slots[slot];
-        self.nodes[index] = Node {
-            next,
-            previous: NONE,
-            generation: key.generation(),
-            slot: slot as u32,
-        };
+        self.nodes[index] =
+            Node { next, previous: NONE, generation: key.generation(), slot: slot as u32 };
         if next != NONE {
             self.nodes[next as usize].previous = index as u32;
         }

@@ -1,0 +1,139 @@
+//! The first phase: an HTTP request head that becomes a WebSocket, a page, or a refusal.
+
+use super::{EndReason, Page, Settings};
+use crate::limits::REQUEST_HEAD_BYTES_MAX;
+use crate::proto::http::{self, HeaderSlots, Refusal, Request};
+use crate::proto::ws::handshake;
+
+/// A request head that may still be incomplete.
+#[derive(Debug, Default)]
+pub(super) struct Handshake {
+    /// What came of it, if it did not come in one piece.
+    head: Vec<u8>,
+}
+
+/// What the other end of an open connection talks to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    /// The hub, in ringcast.json.v1.
+    Hub,
+    /// Itself.
+    Echo,
+}
+
+/// What came of a request head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// More bytes are needed.
+    Incomplete,
+    /// It is a WebSocket now; the answer has been written.
+    Upgraded(Service),
+    /// It was answered and the connection ends.
+    Served,
+    /// It was refused and the connection ends.
+    Refused(Refusal),
+}
+
+impl Handshake {
+    /// Moves `input` past the request head.
+    pub(super) fn receive(
+        &mut self,
+        input: &mut &mut [u8],
+        replies: &mut Vec<u8>,
+        settings: &Settings,
+    ) -> Outcome {
+        if self.head.is_empty() && http::head_end(input, 0).is_some() {
+            let (outcome, used) = answer(input, replies, settings);
+            *input = &mut std::mem::take(input)[used..];
+            return outcome;
+        }
+        // Kept up to the bound and no further: what is beyond it makes no head complete.
+        let before = self.head.len();
+        let room = (REQUEST_HEAD_BYTES_MAX - before).min(input.len());
+        self.head.extend_from_slice(&input[..room]);
+        if http::head_end(&self.head, before).is_none() && self.head.len() < REQUEST_HEAD_BYTES_MAX
+        {
+            *input = &mut std::mem::take(input)[room..];
+            return Outcome::Incomplete;
+        }
+        let head = std::mem::take(&mut self.head);
+        let (outcome, used) = answer(&head, replies, settings);
+        // What was kept before this input ended inside the head, so the head's end is in it.
+        *input = &mut std::mem::take(input)[used.saturating_sub(before).min(room)..];
+        outcome
+    }
+
+    /// Bytes kept of an incomplete head.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.head.capacity()
+    }
+}
+
+/// Answers the request at the front of `bytes`; also says how long its head is.
+fn answer(bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -> (Outcome, usize) {
+    let mut slots = HeaderSlots::new();
+    let parsed = http::parse_request(bytes, &mut slots);
+    let request = match parsed {
+        Ok(Some(request)) => request,
+        // The empty line is there, or the bound is reached: it gets no more complete.
+        Ok(None) => return (refuse(Refusal::HeadTooLarge, replies), bytes.len()),
+        Err(refusal) => return (refuse(refusal, replies), bytes.len()),
+    };
+    let outcome = match route(&request, settings) {
+        Ok(Route::Upgrade(service)) => upgrade(&request, service, replies),
+        Ok(Route::Page(page)) => {
+            let head_only = request.method == "HEAD";
+            http::write_response(replies, 200, page.content_type, page.body, head_only);
+            Ok(Outcome::Served)
+        }
+        Err(refusal) => Err(refusal),
+    };
+    (outcome.unwrap_or_else(|refusal| refuse(refusal, replies)), request.head_bytes)
+}
+
+enum Route<'a> {
+    Upgrade(Service),
+    Page(&'a Page),
+}
+
+fn route<'a>(request: &Request<'_>, settings: &'a Settings) -> Result<Route<'a>, Refusal> {
+    match request.path {
+        "/ws" => Ok(Route::Upgrade(Service::Hub)),
+        "/echo" if settings.echo => Ok(Route::Upgrade(Service::Echo)),
+        path => {
+            let page = settings.pages.iter().find(|page| page.path == path);
+            let page = page.ok_or(Refusal::NotFound)?;
+            if !matches!(request.method, "GET" | "HEAD") {
+                return Err(Refusal::MethodNotAllowed);
+            }
+            request.refuse_body()?;
+            Ok(Route::Page(page))
+        }
+    }
+}
+
+fn upgrade(
+    request: &Request<'_>,
+    service: Service,
+    replies: &mut Vec<u8>,
+) -> Result<Outcome, Refusal> {
+    let upgrade = handshake::check(request)?;
+    handshake::write_accept(replies, upgrade.key, handshake::choose_protocol(&upgrade));
+    Ok(Outcome::Upgraded(service))
+}
+
+fn refuse(refusal: Refusal, replies: &mut Vec<u8>) -> Outcome {
+    http::write_refusal(replies, &refusal);
+    Outcome::Refused(refusal)
+}
+
+/// How a refused or answered request ends its connection.
+impl Outcome {
+    pub(super) fn end_reason(self) -> Option<EndReason> {
+        match self {
+            Self::Incomplete | Self::Upgraded(_) => None,
+            Self::Served => Some(EndReason::PageServed),
+            Self::Refused(_) => Some(EndReason::HandshakeRefused),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! What a connection needs to know, proven by `config`.
+
+use std::time::Duration;
+
+/// What a connection needs to know; shared by all connections of a shard.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bytes of one message from the client.
+    pub message_bytes_max: usize,
+    /// From accept to a complete request head.
+    pub handshake_timeout: Duration,
+    /// Silence after which the client is pinged; each client's own is up to a tenth more or less.
+    pub ping_interval: Duration,
+    /// Silence after a ping that ends the connection.
+    pub pong_timeout: Duration,
+    /// Time without a message from the client that ends the connection.
+    pub idle_timeout: Option<Duration>,
+    /// How long the peer may take to finish what we have finished.
+    pub close_timeout: Duration,
+    /// Whether `/echo` answers.
+    pub echo: bool,
+    /// What GET answers, by path.
+    pub pages: Vec<Page>,
+}
+
+/// A page that GET answers.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// The path.
+    pub path: &'static str,
+    /// Its media type.
+    pub content_type: &'static str,
+    /// The page.
+    pub body: &'static [u8],
+}

@@ -1,0 +1,36 @@
+//! Time limits that have come.
+
+use super::Shard;
+use crate::conn::Expired;
+use crate::io::Driver;
+use crate::time::Time;
+
+impl<D: Driver> Shard<D> {
+    /// Fires the timers that are due.
+    pub(super) fn expire(&mut self, now: Time) {
+        let mut due = std::mem::take(&mut self.scratch.due);
+        self.wheel.expire(now, &mut due);
+        for socket in due.drain(..) {
+            let Some(connection) = self.conns.get_mut(socket) else { continue };
+            let replies = &mut self.scratch.replies;
+            match connection.conn.expire(now, replies, &self.settings.conn) {
+                Expired::Later(time) => self.wheel.set(socket, time),
+                Expired::Pinged(time) => {
+                    self.wheel.set(socket, time);
+                    self.driver.quiet(socket);
+                    self.reply(socket);
+                }
+                Expired::Ending(reason, _) => self.end(now, socket, reason),
+                Expired::Close(Some(reason)) => self.cut_off(now, socket, reason),
+                Expired::Close(None) => self.forget(now, socket),
+            }
+        }
+        self.scratch.due = due;
+        self.hub.expire_channels(now);
+        if self.accept_again.is_some_and(|time| time <= now) {
+            self.accept_again = None;
+            self.driver.resume_accepting();
+        }
+        self.say_due_goodbyes(now);
+    }
+}

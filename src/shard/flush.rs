@@ -1,0 +1,142 @@
+//! What was queued in this tick leaves: one gathered send for each client.
+
+use std::io::IoSlice;
+
+use super::Shard;
+use crate::conn::EndReason;
+use crate::hub::{ClientId, Settled};
+use crate::io::{Driver, SLICES_PER_SEND_MAX, Send, Sent};
+use crate::limits::SENDS_PER_SUBMISSION_MAX;
+use crate::time::Time;
+
+/// See DESIGN: 4409 is "slow consumer".
+const CLOSE_SLOW_CONSUMER: u16 = 4409;
+/// RFC 6455, IANA registry: 1013 is "try again later".
+const CLOSE_TRY_AGAIN_LATER: u16 = 1013;
+
+impl<D: Driver> Shard<D> {
+    /// Offers what was published in this tick to all subscribers, acknowledges it, and sends.
+    pub(super) fn settle(&mut self, now: Time) {
+        while self.hub.settle(now) == Settled::OutboxFull {
+            self.flush(now);
+        }
+        // Letters with messages leave before letters with acks, and FIFO keeps it so: whoever
+        // hears the ack, the messages were on their way to every shard before.
+        self.post_letters();
+        self.hub.acknowledge_settled();
+        self.post_letters();
+        self.close_overflowed(now);
+        self.flush(now);
+        self.relieve(now);
+    }
+
+    /// Sends what waits for everybody who can be sent to.
+    fn flush(&mut self, now: Time) {
+        while self.hub.has_dirty() {
+            let mut batch = std::mem::take(&mut self.scratch.batch);
+            self.hub.take_dirty(&mut batch, SENDS_PER_SUBMISSION_MAX);
+            let totals = self.send(&mut batch);
+            let mut outcomes = std::mem::take(&mut self.scratch.outcomes);
+            for ((client, total), outcome) in batch.drain(..).zip(totals).zip(outcomes.drain(..)) {
+                self.sent(now, client, total, outcome);
+            }
+            self.scratch.batch = batch;
+            self.scratch.outcomes = outcomes;
+        }
+    }
+
+    /// One gathered send for each client of `batch` that has something to be sent; the others are
+    /// taken out. Returns how many bytes each was given.
+    fn send(&mut self, batch: &mut Vec<ClientId>) -> Vec<usize> {
+        let hub = &self.hub;
+        let mut slices: Vec<IoSlice<'_>> = Vec::with_capacity(2 * batch.len());
+        let mut ends = Vec::with_capacity(batch.len());
+        batch.retain(|client| {
+            let before = slices.len();
+            hub.gather(*client, &mut slices, SLICES_PER_SEND_MAX);
+            let has_some = slices.len() > before;
+            if has_some {
+                ends.push(slices.len());
+            }
+            has_some
+        });
+        let mut sends = Vec::with_capacity(batch.len());
+        let mut totals = Vec::with_capacity(batch.len());
+        let mut start = 0;
+        for (socket, end) in batch.iter().copied().zip(ends) {
+            let slices = &slices[start..end];
+            totals.push(slices.iter().map(|slice| slice.len()).sum());
+            sends.push(Send { socket, slices });
+            start = end;
+        }
+        self.driver.send(&sends, &mut self.scratch.outcomes);
+        debug_assert_eq!(self.scratch.outcomes.len(), sends.len());
+        totals
+    }
+
+    /// How a send of `total` bytes ended.
+    fn sent(&mut self, now: Time, client: ClientId, total: usize, outcome: Sent) {
+        let taken = match outcome {
+            Sent::Whole => total,
+            Sent::Partial(taken) => taken,
+            Sent::Failed(error) => return self.failed(now, client, &error),
+        };
+        self.metrics.sends.add(1);
+        self.metrics.bytes_out.add(taken as u64);
+        if taken < total {
+            self.hub.blocked(client);
+        }
+        let progress = self.hub.sent(client, taken);
+        if taken < total {
+            self.driver.await_writable(client);
+            self.metrics.outbox_depth.observe(u64::from(self.hub.messages_waiting(client)));
+            self.throttle(client);
+        }
+        if progress.unthrottled {
+            self.unthrottle(client);
+        }
+        if progress.finished {
+            self.finished(now, client);
+        }
+    }
+
+    /// Closes the clients that a channel's rule says are to be closed when they do not keep up.
+    fn close_overflowed(&mut self, now: Time) {
+        let mut overflowed = std::mem::take(&mut self.scratch.overflowed);
+        self.hub.take_overflowed(&mut overflowed);
+        for client in overflowed.drain(..) {
+            let why =
+                (EndReason::SlowConsumer, "outbox full (outbox_messages_max, outbox_bytes_max)");
+            self.close(now, client, CLOSE_SLOW_CONSUMER, why);
+        }
+        self.scratch.overflowed = overflowed;
+    }
+
+    /// At the memory ceiling the worst offenders give way: first what waits for clients that do
+    /// not read, then clients that hold incomplete messages.
+    fn relieve(&mut self, now: Time) {
+        self.hub.relieve();
+        if self.held_bytes <= self.settings.held_bytes_max {
+            return;
+        }
+        let mut holders: Vec<(u32, ClientId)> = self
+            .conns
+            .iter()
+            .filter(|(_, connection)| connection.held_bytes > 0 && connection.conn.is_open())
+            .map(|(client, connection)| (connection.held_bytes, client))
+            .collect();
+        holders.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, client) in holders {
+            if self.held_bytes <= self.settings.held_bytes_max {
+                break;
+            }
+            let why =
+                (EndReason::MemoryCeiling, "the server is at its memory ceiling (memory_max)");
+            self.close(now, client, CLOSE_TRY_AGAIN_LATER, why);
+            if let Some(connection) = self.conns.get_mut(client) {
+                connection.conn.abandon(now, &self.settings.conn);
+            }
+            self.account_held(client);
+        }
+    }
+}

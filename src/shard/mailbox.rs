@@ -1,0 +1,238 @@
+//! Letters between shards: bounded mailboxes, and a shelf for what did not fit.
+//!
+//! A shard never waits for another one's mailbox to empty. A letter that does not fit stays on the
+//! sender's shelf, in order, and the sender stops reading from the clients whose requests need
+//! that shard until the shelf is empty. Requests and deliveries travel apart, because a shard that
+//! cannot get rid of its deliveries must go on hearing those of others.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::hub::{Delivery, Letter, Request, ShardIndex};
+use crate::io::Waker;
+use crate::limits::MAILBOX_LETTERS_MAX;
+
+/// What the house, or another shard's listener, tells a shard.
+#[derive(Debug)]
+pub enum Note {
+    /// A peer that connected to a more loaded shard.
+    Adopt {
+        /// Its socket.
+        socket: OwnedFd,
+        /// Where it is.
+        peer: SocketAddr,
+    },
+    /// Say good-bye to everybody within the drain window, then end.
+    Drain,
+}
+
+/// The writing ends of one shard's mailboxes.
+#[derive(Debug, Clone)]
+pub struct Address {
+    requests: Sender<Request>,
+    deliveries: Sender<Delivery>,
+    notes: Sender<Note>,
+}
+
+/// The reading ends of one shard's mailboxes.
+#[derive(Debug)]
+pub struct Mailbox {
+    requests: Receiver<Request>,
+    deliveries: Receiver<Delivery>,
+    notes: Receiver<Note>,
+}
+
+/// A mailbox and its address.
+#[must_use]
+pub fn mailbox() -> (Address, Mailbox) {
+    let (requests_in, requests) = bounded(MAILBOX_LETTERS_MAX);
+    let (deliveries_in, deliveries) = bounded(MAILBOX_LETTERS_MAX);
+    let (notes_in, notes) = bounded(MAILBOX_LETTERS_MAX);
+    (
+        Address { requests: requests_in, deliveries: deliveries_in, notes: notes_in },
+        Mailbox { requests, deliveries, notes },
+    )
+}
+
+/// Everything one shard needs to write to the others and to hear them.
+#[derive(Debug)]
+pub struct Post {
+    mailbox: Mailbox,
+    others: Vec<Other>,
+    counts: PostCounts,
+}
+
+/// What the post has carried so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PostCounts {
+    /// Letters put into other shards' mailboxes.
+    pub sent: u64,
+    /// Letters heard.
+    pub heard: u64,
+    /// Letters that had to wait on a shelf.
+    pub shelved: u64,
+}
+
+#[derive(Debug)]
+struct Other {
+    requests: Line<Request>,
+    deliveries: Line<Delivery>,
+    notes: Sender<Note>,
+    waker: Waker,
+}
+
+/// One way into a mailbox, and the shelf before it.
+#[derive(Debug)]
+struct Line<T> {
+    sender: Sender<T>,
+    shelf: VecDeque<T>,
+}
+
+impl<T> Line<T> {
+    const fn new(sender: Sender<T>) -> Self {
+        Self { sender, shelf: VecDeque::new() }
+    }
+
+    /// False when `letter` had to be put on the shelf.
+    fn send(&mut self, letter: T) -> bool {
+        self.shelf.push_back(letter);
+        self.empty_shelf();
+        self.shelf.is_empty()
+    }
+
+    /// Sends what fits; true when something did.
+    fn empty_shelf(&mut self) -> bool {
+        let before = self.shelf.len();
+        while let Some(letter) = self.shelf.pop_front() {
+            match self.sender.try_send(letter) {
+                Ok(()) => {}
+                Err(TrySendError::Full(letter)) => {
+                    self.shelf.push_front(letter);
+                    break;
+                }
+                // That shard has ended: the process is going down, and nobody will read this.
+                Err(TrySendError::Disconnected(_)) => {}
+            }
+        }
+        self.shelf.len() < before
+    }
+}
+
+impl Post {
+    /// The post of the shard that owns `mailbox`; `others` are all shards in order, itself
+    /// included.
+    #[must_use]
+    pub fn new(mailbox: Mailbox, others: impl IntoIterator<Item = (Address, Waker)>) -> Self {
+        let others = others
+            .into_iter()
+            .map(|(address, waker)| Other {
+                requests: Line::new(address.requests),
+                deliveries: Line::new(address.deliveries),
+                notes: address.notes,
+                waker,
+            })
+            .collect();
+        Self { mailbox, others, counts: PostCounts::default() }
+    }
+
+    /// Sends `letter` to `shard`, behind those that wait for it.
+    pub fn send(&mut self, shard: ShardIndex, letter: Letter) {
+        let other = &mut self.others[usize::from(shard)];
+        let sent = match letter {
+            Letter::Request(request) => other.requests.send(request),
+            Letter::Delivery(delivery) => other.deliveries.send(delivery),
+        };
+        self.counts.sent += 1;
+        self.counts.shelved += u64::from(!sent);
+        // Also when the mailbox was full: its owner has to hear it.
+        other.waker.wake();
+    }
+
+    /// Gives a socket to `shard`; gives it back when the mailbox is full.
+    ///
+    /// # Errors
+    /// The socket and its peer, when they have to stay.
+    pub fn hand_over(
+        &self,
+        shard: ShardIndex,
+        socket: OwnedFd,
+        peer: SocketAddr,
+    ) -> Result<(), (OwnedFd, SocketAddr)> {
+        let other = &self.others[usize::from(shard)];
+        match other.notes.try_send(Note::Adopt { socket, peer }) {
+            Ok(()) => {
+                other.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(note) | TrySendError::Disconnected(note)) => match note {
+                Note::Adopt { socket, peer } => Err((socket, peer)),
+                Note::Drain => unreachable!("it was a socket a line ago"),
+            },
+        }
+    }
+
+    /// Tries again what waits on shelves.
+    pub fn empty_shelves(&mut self) {
+        for other in &mut self.others {
+            if other.requests.empty_shelf() | other.deliveries.empty_shelf() {
+                other.waker.wake();
+            }
+        }
+    }
+
+    /// Whether letters wait on shelves: clients that cause more are not to be read from.
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.others
+            .iter()
+            .any(|other| !other.requests.shelf.is_empty() || !other.deliveries.shelf.is_empty())
+    }
+
+    /// The next letter: deliveries first; requests only while no delivery waits on a shelf.
+    pub fn next_letter(&mut self) -> Option<Letter> {
+        let letter = match self.mailbox.deliveries.try_recv() {
+            Ok(delivery) => Letter::Delivery(delivery),
+            Err(_) if self.others.iter().any(|other| !other.deliveries.shelf.is_empty()) => {
+                return None;
+            }
+            Err(_) => Letter::Request(self.mailbox.requests.try_recv().ok()?),
+        };
+        self.counts.heard += 1;
+        Some(letter)
+    }
+
+    /// The next note.
+    pub fn next_note(&mut self) -> Option<Note> {
+        self.mailbox.notes.try_recv().ok()
+    }
+
+    /// How many letters wait to be heard.
+    #[must_use]
+    pub fn letters_waiting(&self) -> usize {
+        self.mailbox.requests.len() + self.mailbox.deliveries.len()
+    }
+
+    /// Whether something waits to be heard.
+    #[must_use]
+    pub fn has_mail(&self) -> bool {
+        let Mailbox { requests, deliveries, notes } = &self.mailbox;
+        !(requests.is_empty() && deliveries.is_empty() && notes.is_empty())
+    }
+
+    /// What the post has carried so far.
+    #[must_use]
+    pub const fn counts(&self) -> PostCounts {
+        self.counts
+    }
+}
+
+impl Address {
+    /// Tells the shard to drain. The caller wakes it.
+    pub fn drain(&self) {
+        // A full mailbox of notes empties within a tick; a shard that has ended needs no telling.
+        let _ = self.notes.send(Note::Drain);
+    }
+}

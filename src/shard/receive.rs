@@ -1,0 +1,170 @@
+//! What clients send, event by event.
+
+use std::io;
+
+use super::request::Asked;
+use super::{Connection, Shard};
+use crate::conn::{EndReason, Event};
+use crate::io::{Buffer, Driver, SocketId};
+use crate::proto::envelope::{self, Welcome};
+use crate::time::Time;
+
+/// RFC 6455 7.4.2: 4000 to 4999 are for private use.
+const CLOSE_MALFORMED: u16 = 4400;
+
+impl<D: Driver> Shard<D> {
+    /// Bytes arrived.
+    pub(super) fn receive(&mut self, now: Time, socket: SocketId, buffer: Buffer) {
+        let Some(connection) = self.conns.get_mut(socket) else { return };
+        self.metrics.bytes_in.add(buffer.bytes() as u64);
+        let replies = &mut self.scratch.replies;
+        let mut input = self.driver.received(buffer);
+        let mut ending = None;
+        let mut malformed = None;
+        while let Some(event) =
+            connection.conn.receive(now, &mut input, replies, &self.settings.conn)
+        {
+            match event {
+                Event::Text(text) => {
+                    self.metrics.messages_in.add(1);
+                    let asked = Asked { hub: &mut self.hub, client: socket, replies, now };
+                    match self.requests.handle(text, asked) {
+                        Ok(true) => {}
+                        Ok(false) => self.metrics.errors.add(1),
+                        Err(not_json) => {
+                            malformed = Some(not_json.reason());
+                            break;
+                        }
+                    }
+                }
+                Event::Handled => {}
+                Event::Opened { hub } => {
+                    self.metrics.handshakes_ok.add(1);
+                    self.metrics.clients.add(1);
+                    connection.client = true;
+                    if hub {
+                        let client = client_name(self.index, socket, &mut self.random);
+                        envelope::welcome(
+                            replies,
+                            &Welcome {
+                                client: &client,
+                                ping_interval_ms: millis(self.settings.conn.ping_interval),
+                                message_bytes_max: self.settings.conn.message_bytes_max as u64,
+                                channels_max: self.settings.hub.channels_per_client_max as u64,
+                            },
+                        );
+                    }
+                }
+                Event::Refused(refusal) => {
+                    self.metrics.refused[refusal.index()].add(1);
+                    ending = Some(EndReason::HandshakeRefused);
+                }
+                Event::Ending(reason) => ending = Some(reason),
+            }
+        }
+        if let Some(reason) = malformed {
+            let conn = &mut connection.conn;
+            if conn.close(now, CLOSE_MALFORMED, reason, replies, &self.settings.conn) {
+                ending = Some(EndReason::Malformed);
+            }
+        }
+        self.account_held(socket);
+        match ending {
+            Some(reason) => self.end(now, socket, reason),
+            None => self.reply(socket),
+        }
+        self.post_letters();
+        if self.post.is_congested() {
+            self.hold_back(socket);
+        }
+    }
+
+    /// Queues what was replied, and stops reading from a client that does not read its replies.
+    pub(super) fn reply(&mut self, socket: SocketId) {
+        if self.scratch.replies.is_empty() {
+            return;
+        }
+        self.hub.reply(socket, &mut self.scratch.replies);
+        self.throttle(socket);
+    }
+
+    /// Stops reading from a client that does not read its replies.
+    pub(super) fn throttle(&mut self, socket: SocketId) {
+        if self.hub.throttle(socket) {
+            self.change_reading(socket, |connection| connection.throttled = true);
+        }
+    }
+
+    /// Reads again from a client whose replies have left.
+    pub(super) fn unthrottle(&mut self, socket: SocketId) {
+        self.change_reading(socket, |connection| connection.throttled = false);
+    }
+
+    /// Stops reading from a client whose requests another shard has no room for.
+    fn hold_back(&mut self, socket: SocketId) {
+        let Some(connection) = self.conns.get(socket) else { return };
+        if !connection.held_back {
+            self.change_reading(socket, |connection| connection.held_back = true);
+            self.held_back.push(socket);
+        }
+    }
+
+    /// Reads again from the clients that were held back.
+    pub(super) fn release_held_back(&mut self) {
+        for socket in std::mem::take(&mut self.held_back) {
+            self.change_reading(socket, |connection| connection.held_back = false);
+        }
+    }
+
+    /// The peer has said all it will say.
+    pub(super) fn end_of_stream(&mut self, now: Time, socket: SocketId) {
+        let Some(connection) = self.conns.get_mut(socket) else { return };
+        match connection.conn.end_of_stream(now, &self.settings.conn) {
+            Some(reason) => self.cut_off(now, socket, reason),
+            None if self.hub.is_drained(socket) => self.forget(now, socket),
+            // Last words are on their way; the timer of the closing phase bounds them.
+            None => {}
+        }
+    }
+
+    /// The connection is broken.
+    pub(super) fn failed(&mut self, now: Time, socket: SocketId, error: &io::Error) {
+        let Some(connection) = self.conns.get(socket) else { return };
+        tracing::debug!(peer = %connection.peer, %error, "connection broken");
+        if connection.conn.is_closing() {
+            self.forget(now, socket);
+        } else {
+            self.cut_off(now, socket, EndReason::PeerReset);
+        }
+    }
+
+    /// Keeps the sum of what connections hold of incomplete messages.
+    pub(super) fn account_held(&mut self, socket: SocketId) {
+        let Some(connection) = self.conns.get_mut(socket) else { return };
+        let held = connection.conn.held_bytes() as u32;
+        self.held_bytes += held as usize;
+        self.held_bytes -= std::mem::replace(&mut connection.held_bytes, held) as usize;
+    }
+
+    fn change_reading(&mut self, socket: SocketId, change: impl FnOnce(&mut Connection)) {
+        let Some(connection) = self.conns.get_mut(socket) else { return };
+        let was_read = !connection.throttled && !connection.held_back;
+        change(connection);
+        let is_read = !connection.throttled && !connection.held_back;
+        match (was_read, is_read) {
+            (true, false) => self.driver.pause(socket),
+            (false, true) => self.driver.resume(socket),
+            _ => {}
+        }
+    }
+}
+
+/// A name for logs and support: where the client lives and a little chance, so that two servers,
+/// or two lives, do not share one.
+fn client_name(shard: u16, socket: SocketId, random: &mut fastrand::Rng) -> String {
+    format!("{shard:x}-{:x}-{:06x}", socket.index(), random.u32(..1 << 24))
+}
+
+fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
