@@ -1,7 +1,18 @@
 //! What an operator decides, proven once. After [`Config`] exists nobody validates again.
 //!
-//! Reading order: this page (the values and their defaults), then `raw` (how people write
-//! them), `prove` (from one to the other, all problems together), `plan` (the memory they cost).
+//! Reading order: this page (the values and their defaults), then `keys` (the one table of
+//! names), `raw` (how people write them), `value` (how a value is read), `prove` (from one to the
+//! other, all problems together), `plan` (the memory they cost).
+
+pub mod keys;
+pub mod plan;
+mod prove;
+pub mod raw;
+mod value;
+
+pub use plan::{Line, MemoryPlan};
+pub use prove::{Problem, Problems, prove};
+pub use value::{Size, Span, Value};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -1,0 +1,547 @@
+//! Every key an operator may set, in one table: its name, what it means, how its value is read
+//! and how its default is shown. The file, the environment, the flags, the nearest-name search
+//! and the annotated example are all driven by it; no name is written a second time.
+
+use std::fmt::Write as _;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::value::{Size, Span, Value};
+use super::{ChannelRule, Config, Descriptors, DriverKind, LogFormat, Overflow};
+use crate::limits;
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// As in the file, with the table in front: `limits.message_bytes_max`.
+    pub name: &'static str,
+    /// How it is given as a flag, if it can be.
+    pub flag: Option<Flag>,
+    /// Its effect and its cost, one sentence each.
+    pub help: &'static str,
+    /// Reads a value into the configuration, or says what is wrong with it.
+    pub set: fn(&mut Config, &Value) -> Result<(), String>,
+    /// The value in the configuration, as it would be written in the file.
+    pub show: fn(&Config) -> String,
+}
+
+/// How a key is given on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// `--name VALUE`, with a word for the value.
+    Value(&'static str),
+    /// `--name`, which means `true`.
+    Switch,
+}
+
+impl Key {
+    /// The name without its table.
+    #[must_use]
+    pub fn last(&self) -> &'static str {
+        last(self.name)
+    }
+
+    /// The table it stands in; empty for the top of the file.
+    #[must_use]
+    pub fn table(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or("", |(table, _)| table)
+    }
+
+    /// Its environment variable: `RINGCAST_LIMITS_MESSAGE_BYTES_MAX`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("{VARIABLE_PREFIX}{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    /// Its flag without the dashes: `log-format`.
+    #[must_use]
+    pub fn flag_name(&self) -> String {
+        self.name.replace(['.', '_'], "-")
+    }
+}
+
+/// What every environment variable of ours begins with.
+pub const VARIABLE_PREFIX: &str = "RINGCAST_";
+
+/// The table of channel rules in the file, and the keys of each.
+pub const CHANNEL_TABLE: &str = "channel";
+
+/// One key of a `[[channel]]`.
+#[derive(Debug)]
+pub struct ChannelKey {
+    /// Its name within the table.
+    pub name: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// Reads a value into the rule, or says what is wrong with it.
+    pub set: fn(&mut ChannelRule, &Value) -> Result<(), String>,
+}
+
+/// The keys of a `[[channel]]`; the first one must be there.
+pub static CHANNEL_KEYS: [ChannelKey; 2] = [
+    ChannelKey {
+        name: "match",
+        help: "Which channels: `*` stands for any run of characters. The first rule that matches decides.",
+        set: |rule, value| {
+            let pattern = value.text()?;
+            let bytes = pattern.len();
+            if bytes == 0 || bytes > limits::CHANNEL_NAME_BYTES_MAX {
+                let most = limits::CHANNEL_NAME_BYTES_MAX;
+                return Err(format!("{bytes} bytes long; 1 to {most} can match a channel"));
+            }
+            if pattern.chars().any(char::is_control) {
+                return Err("holds a control character, which no channel's name can".into());
+            }
+            rule.pattern = pattern.into();
+            Ok(())
+        },
+    },
+    ChannelKey {
+        name: "overflow",
+        help: "What happens to a message when a subscriber's outbox is full.",
+        set: |rule, value| {
+            rule.overflow = value.choice(&OVERFLOWS)?;
+            Ok(())
+        },
+    },
+];
+
+const OVERFLOWS: [(&str, Overflow); 3] = [
+    ("drop_oldest", Overflow::DropOldest),
+    ("drop_newest", Overflow::DropNewest),
+    ("close", Overflow::Close),
+];
+
+const DRIVERS: [(&str, DriverKind); 3] =
+    [("auto", DriverKind::Auto), ("uring", DriverKind::Uring), ("epoll", DriverKind::Epoll)];
+
+const DESCRIPTORS: [(&str, Descriptors); 3] = [
+    ("auto", Descriptors::Auto),
+    ("regular", Descriptors::Regular),
+    ("direct", Descriptors::Direct),
+];
+
+const FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+const LEVELS: [(&str, tracing::Level); 5] = [
+    ("error", tracing::Level::ERROR),
+    ("warn", tracing::Level::WARN),
+    ("info", tracing::Level::INFO),
+    ("debug", tracing::Level::DEBUG),
+    ("trace", tracing::Level::TRACE),
+];
+
+const OFF: &str = "off";
+const AUTO: &str = "auto";
+
+/// A table of ten million entries is beyond every box this is for; above it is a typing error.
+const COUNT_MAX: u64 = 10_000_000;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// One step of the timer wheel is 16 ms; shorter timeouts could not be kept.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(86_400);
+
+/// Every key, in the order of the file.
+pub static KEYS: [Key; 27] = [
+    Key {
+        name: "listen",
+        flag: Some(Flag::Value("ADDRESS")),
+        help: "Where clients connect. Loopback until told otherwise.",
+        set: |config, value| set(&mut config.listen, value.address()),
+        show: |config| quoted(config.listen),
+    },
+    Key {
+        name: "admin",
+        flag: Some(Flag::Value("ADDRESS")),
+        help: "Where the operator looks (/metrics, /healthz, /readyz), or \"off\".",
+        set: |config, value| set(&mut config.admin, or_off(value, Value::address)),
+        show: |config| quoted_or(OFF, config.admin),
+    },
+    Key {
+        name: "shards",
+        flag: Some(Flag::Value("COUNT")),
+        help: "Threads, each with its own ring, listener and clients; \"auto\" is one for each CPU \
+               this process may use.",
+        set: |config, value| {
+            let shards = match value.is(AUTO) {
+                true => Ok(Config::default().shards),
+                false => count(value, 1..=limits::SHARDS_MAX as u64),
+            };
+            set(&mut config.shards, shards)
+        },
+        show: |config| match config.shards == Config::default().shards {
+            true => quoted(AUTO),
+            false => config.shards.to_string(),
+        },
+    },
+    Key {
+        name: "pin",
+        flag: None,
+        help: "Binds each shard's thread to a CPU of its own.",
+        set: |config, value| set(&mut config.pin, value.boolean()),
+        show: |config| config.pin.to_string(),
+    },
+    Key {
+        name: "driver",
+        flag: Some(Flag::Value("auto|uring|epoll")),
+        help: "How sockets are driven: \"uring\", \"epoll\", or \"auto\": io_uring where the kernel \
+               has and allows it.",
+        set: |config, value| set(&mut config.driver, value.choice(&DRIVERS)),
+        show: |config| word(&DRIVERS, config.driver),
+    },
+    Key {
+        name: "descriptors",
+        flag: Some(Flag::Value("auto|regular|direct")),
+        help: "How the io_uring driver keeps sockets: \"direct\" ones do not count against \
+               LimitNOFILE, \"regular\" ones are visible to `ss -p`; \"auto\" goes by \
+               limits.connections_max.",
+        set: |config, value| set(&mut config.descriptors, value.choice(&DESCRIPTORS)),
+        show: |config| word(&DESCRIPTORS, config.descriptors),
+    },
+    Key {
+        name: "echo",
+        flag: Some(Flag::Switch),
+        help: "Adds a plain echo endpoint at /echo, for conformance suites and benchmarks only.",
+        set: |config, value| set(&mut config.echo, value.boolean()),
+        show: |config| config.echo.to_string(),
+    },
+    Key {
+        name: "overflow",
+        flag: None,
+        help: "What happens to a message when a subscriber's outbox is full, in channels that no \
+               [[channel]] matches: \"drop_oldest\", \"drop_newest\" or \"close\".",
+        set: |config, value| set(&mut config.channel_default.overflow, value.choice(&OVERFLOWS)),
+        show: |config| word(&OVERFLOWS, config.channel_default.overflow),
+    },
+    Key {
+        name: "limits.message_bytes_max",
+        flag: None,
+        help: "Bytes of one message from a client, after reassembly; more closes it with 1009.",
+        set: |config, value| {
+            let allowed = 128..=limits::MESSAGE_BYTES_MAX_MAX as u64;
+            set(&mut config.limits.message_bytes_max, size(value, allowed))
+        },
+        show: |config| shown_size(config.limits.message_bytes_max as u64),
+    },
+    Key {
+        name: "limits.connections_max",
+        flag: None,
+        help: "Connections in the whole process; beyond it a peer gets 503. Each costs its table \
+               entry whether it is there or not (see `ringcast check`).",
+        set: |config, value| set(&mut config.limits.connections_max, count(value, 1..=COUNT_MAX)),
+        show: |config| config.limits.connections_max.to_string(),
+    },
+    Key {
+        name: "limits.connections_per_address_max",
+        flag: None,
+        help: "Connections from one address, or \"off\"; beyond it a peer gets 503. Clients behind \
+               one NAT or proxy share an address.",
+        set: |config, value| {
+            let limit = or_off(value, |value| count(value, 1..=COUNT_MAX));
+            set(&mut config.limits.connections_per_address_max, limit)
+        },
+        show: |config| match config.limits.connections_per_address_max {
+            Some(limit) => limit.to_string(),
+            None => quoted(OFF),
+        },
+    },
+    Key {
+        name: "limits.channels_per_client_max",
+        flag: None,
+        help: "Channels one client may be subscribed to.",
+        set: |config, value| {
+            set(&mut config.limits.channels_per_client_max, count(value, 1..=65_536))
+        },
+        show: |config| config.limits.channels_per_client_max.to_string(),
+    },
+    Key {
+        name: "limits.channels_max",
+        flag: None,
+        help: "Channels the whole process keeps numbering for.",
+        set: |config, value| set(&mut config.limits.channels_max, count(value, 1..=COUNT_MAX)),
+        show: |config| config.limits.channels_max.to_string(),
+    },
+    Key {
+        name: "limits.outbox_messages_max",
+        flag: None,
+        help: "Messages queued for one client that does not read, before `overflow` decides.",
+        set: |config, value| set(&mut config.limits.outbox_messages_max, count(value, 1..=65_536)),
+        show: |config| config.limits.outbox_messages_max.to_string(),
+    },
+    Key {
+        name: "limits.outbox_bytes_max",
+        flag: None,
+        help: "Bytes queued for one client that does not read, before `overflow` decides.",
+        set: |config, value| set(&mut config.limits.outbox_bytes_max, size(value, 1024..=GIB)),
+        show: |config| shown_size(config.limits.outbox_bytes_max as u64),
+    },
+    Key {
+        name: "limits.memory_max",
+        flag: None,
+        help: "Bytes the whole process may hold. Past it new work is refused and the worst \
+               offender gives way.",
+        set: |config, value| set(&mut config.limits.memory_max, value.size(16 * MIB..=1024 * GIB)),
+        show: |config| shown_size(config.limits.memory_max),
+    },
+    Key {
+        name: "timing.handshake_timeout",
+        flag: None,
+        help: "From accept to a complete request head.",
+        set: |config, value| set(&mut config.timing.handshake_timeout, value.duration(TIMEOUTS)),
+        show: |config| quoted(Span(config.timing.handshake_timeout)),
+    },
+    Key {
+        name: "timing.ping_interval",
+        flag: None,
+        help: "Silence after which a client is pinged (jittered per client). Proxies cut at 60s.",
+        set: |config, value| set(&mut config.timing.ping_interval, value.duration(TIMEOUTS)),
+        show: |config| quoted(Span(config.timing.ping_interval)),
+    },
+    Key {
+        name: "timing.pong_timeout",
+        flag: None,
+        help: "Silence after a ping that ends the connection. Any received byte is life.",
+        set: |config, value| set(&mut config.timing.pong_timeout, value.duration(TIMEOUTS)),
+        show: |config| quoted(Span(config.timing.pong_timeout)),
+    },
+    Key {
+        name: "timing.idle_timeout",
+        flag: None,
+        help: "Time without a message from a client that ends its connection, or \"off\".",
+        set: |config, value| {
+            let timeout = or_off(value, |value| value.duration(TIMEOUTS));
+            set(&mut config.timing.idle_timeout, timeout)
+        },
+        show: |config| quoted_or(OFF, config.timing.idle_timeout.map(Span)),
+    },
+    Key {
+        name: "timing.close_timeout",
+        flag: None,
+        help: "From our close frame to the peer's.",
+        set: |config, value| set(&mut config.timing.close_timeout, value.duration(TIMEOUTS)),
+        show: |config| quoted(Span(config.timing.close_timeout)),
+    },
+    Key {
+        name: "timing.drain_window",
+        flag: None,
+        help: "Over which a shutdown spreads the good-byes. Keep the service manager's stop \
+               timeout above it.",
+        set: |config, value| {
+            let allowed = Duration::ZERO..=Duration::from_secs(3600);
+            set(&mut config.timing.drain_window, value.duration(allowed))
+        },
+        show: |config| quoted(Span(config.timing.drain_window)),
+    },
+    Key {
+        name: "socket.send_buffer_bytes",
+        flag: None,
+        help: "SO_SNDBUF of each client: what a slow one can pin in the kernel (which doubles the \
+               number). \"auto\" leaves it to tcp_wmem.",
+        set: |config, value| {
+            let bytes = or(AUTO, value, |value| size(value, 4096..=GIB));
+            set(&mut config.socket.send_buffer_bytes, bytes)
+        },
+        show: |config| match config.socket.send_buffer_bytes {
+            Some(bytes) => shown_size(bytes as u64),
+            None => quoted(AUTO),
+        },
+    },
+    Key {
+        name: "socket.notsent_lowat_bytes",
+        flag: None,
+        help: "TCP_NOTSENT_LOWAT, or \"off\": unsent bytes above which a socket counts as full, so \
+               that what is old waits in the outbox, where it can be dropped.",
+        set: |config, value| {
+            let bytes = or_off(value, |value| size(value, 1024..=GIB));
+            set(&mut config.socket.notsent_lowat_bytes, bytes)
+        },
+        show: |config| match config.socket.notsent_lowat_bytes {
+            Some(bytes) => shown_size(bytes as u64),
+            None => quoted(OFF),
+        },
+    },
+    Key {
+        name: "socket.backlog",
+        flag: None,
+        help: "Connections the kernel holds for each shard until they are accepted; cut to \
+               net.core.somaxconn.",
+        set: |config, value| {
+            let backlog = value.count(1..=65_535);
+            set(&mut config.socket.backlog, backlog.map(|count| count as i32))
+        },
+        show: |config| config.socket.backlog.to_string(),
+    },
+    Key {
+        name: "log.format",
+        flag: Some(Flag::Value("text|json")),
+        help: "\"text\" for people or \"json\" for machines.",
+        set: |config, value| set(&mut config.log.format, value.choice(&FORMATS)),
+        show: |config| word(&FORMATS, config.log.format),
+    },
+    Key {
+        name: "log.level",
+        flag: Some(Flag::Value("LEVEL")),
+        help: "Nothing below it is logged: \"error\", \"warn\", \"info\", \"debug\" or \"trace\".",
+        set: |config, value| set(&mut config.log.level, value.choice(&LEVELS)),
+        show: |config| word(&LEVELS, config.log.level),
+    },
+];
+
+fn set<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *place = value?;
+    Ok(())
+}
+
+fn count(value: &Value, allowed: RangeInclusive<u64>) -> Result<usize, String> {
+    // COUNT_MAX is the largest bound given here, which fits every `usize` there is.
+    value.count(allowed).map(|count| count as usize)
+}
+
+fn size(value: &Value, allowed: RangeInclusive<u64>) -> Result<usize, String> {
+    // One GiB is the largest bound given here.
+    value.size(allowed).map(|bytes| bytes as usize)
+}
+
+fn or<T>(
+    word: &str,
+    value: &Value,
+    read: impl Fn(&Value) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    if value.is(word) {
+        return Ok(None);
+    }
+    read(value).map(Some).map_err(|complaint| format!("{complaint} (or {word:?})"))
+}
+
+fn or_off<T>(
+    value: &Value,
+    read: impl Fn(&Value) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    or(OFF, value, read)
+}
+
+fn quoted(value: impl ToString) -> String {
+    format!("{:?}", value.to_string())
+}
+
+fn quoted_or(word: &str, value: Option<impl ToString>) -> String {
+    value.map_or_else(|| quoted(word), quoted)
+}
+
+fn shown_size(bytes: u64) -> String {
+    let shown = Size(bytes).to_string();
+    if shown.ends_with('B') { quoted(shown) } else { shown }
+}
+
+fn word<T: PartialEq>(choices: &[(&str, T)], value: T) -> String {
+    let found = choices.iter().find(|(_, choice)| *choice == value);
+    quoted(found.expect("every value has its word").0)
+}
+
+fn last(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(_, last)| last)
+}
+
+/// The name among `names` that somebody who wrote `written` most likely meant, if any is near.
+/// The right name in the wrong table is near, too.
+pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let distance = |name: &str| {
+        let whole = strsim::damerau_levenshtein(written, name);
+        let end = strsim::damerau_levenshtein(last(written), last(name));
+        whole.min(end + 1)
+    };
+    let tolerated = (last(written).chars().count() / 3).max(2);
+    names
+        .into_iter()
+        .map(|name| (distance(name), name))
+        .filter(|(distance, _)| *distance <= tolerated)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// A configuration file in which every key stands with its meaning and its value in `config`,
+/// commented out.
+#[must_use]
+pub fn annotated(config: &Config) -> String {
+    let mut page = String::new();
+    let mut table = "";
+    for key in &KEYS {
+        if key.table() != table {
+            table = key.table();
+            let _ = writeln!(page, "[{table}]\n");
+        }
+        let _ = writeln!(page, "# {}\n#{} = {}\n", key.help, key.last(), (key.show)(config));
+    }
+    let _ = writeln!(page, "#[[{CHANNEL_TABLE}]]");
+    for (key, example) in CHANNEL_KEYS.iter().zip(["md.*", "drop_oldest"]) {
+        let _ = writeln!(page, "# {}\n#{} = {example:?}", key.help, key.name);
+    }
+    page
+}
+
+const _: () = assert!(limits::MESSAGE_BYTES_MAX_MAX as u64 <= GIB);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> impl Iterator<Item = &'static str> {
+        KEYS.iter().map(|key| key.name)
+    }
+
+    #[test]
+    fn every_default_can_be_written_back() {
+        let defaults = Config::default();
+        let mut config = defaults.clone();
+        for key in &KEYS {
+            let shown = (key.show)(&defaults);
+            let value = match shown.strip_prefix('"') {
+                Some(text) => Value::Text(text.trim_end_matches('"').into()),
+                None if shown == "true" || shown == "false" => Value::Boolean(shown == "true"),
+                None => Value::Integer(shown.parse().expect("a number")),
+            };
+            assert_eq!((key.set)(&mut config, &value), Ok(()), "{}", key.name);
+        }
+        assert_eq!(config, defaults);
+    }
+
+    #[test]
+    fn names_variables_and_flags_are_unique() {
+        for (index, key) in KEYS.iter().enumerate() {
+            for other in &KEYS[..index] {
+                assert_ne!(key.name, other.name);
+                assert_ne!(key.variable(), other.variable());
+                assert_ne!(key.flag_name(), other.flag_name());
+            }
+        }
+    }
+
+    #[test]
+    fn keys_of_one_table_stand_together() {
+        let mut seen: Vec<&str> = Vec::new();
+        for key in &KEYS {
+            if seen.last() != Some(&key.table()) {
+                assert!(!seen.contains(&key.table()), "{} stands apart", key.name);
+                seen.push(key.table());
+            }
+        }
+    }
+
+    #[test]
+    fn the_nearest_name_is_found_across_slips_and_tables() {
+        for (written, expected) in [
+            ("limits.message_byte_max", Some("limits.message_bytes_max")),
+            ("limits.max_connections", None),
+            ("message_bytes_max", Some("limits.message_bytes_max")),
+            ("limit.connections_max", Some("limits.connections_max")),
+            ("timing.backlog", Some("socket.backlog")),
+            ("lisen", Some("listen")),
+            ("shard", Some("shards")),
+            ("completely_different", None),
+            ("limits.outbox_message_max", Some("limits.outbox_messages_max")),
+        ] {
+            assert_eq!(nearest(written, names()), expected, "{written}");
+        }
+    }
+}
