@@ -207,7 +207,8 @@ pub struct Size(
 
 impl fmt::Display for Size {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = UNITS[..4].iter().find(|(_, unit)| self.0 >= *unit && self.0 % unit == 0);
+        let exact =
+            UNITS[..4].iter().find(|(_, unit)| self.0 >= *unit && self.0.is_multiple_of(*unit));
         match exact {
             Some((name, unit)) => write!(out, "{}{name}", self.0 / unit),
             None => write!(out, "{}", self.0),
@@ -227,9 +228,9 @@ impl fmt::Display for Span {
         let ms = self.0.as_millis();
         match ms {
             0 => out.write_str("0s"),
-            _ if ms % 3_600_000 == 0 => write!(out, "{}h", ms / 3_600_000),
-            _ if ms % 60_000 == 0 => write!(out, "{}m", ms / 60_000),
-            _ if ms % 1000 == 0 => write!(out, "{}s", ms / 1000),
+            _ if ms.is_multiple_of(3_600_000) => write!(out, "{}h", ms / 3_600_000),
+            _ if ms.is_multiple_of(60_000) => write!(out, "{}m", ms / 60_000),
+            _ if ms.is_multiple_of(1000) => write!(out, "{}s", ms / 1000),
             _ => write!(out, "{ms}ms"),
         }
     }
