@@ -1,13 +1,25 @@
 //! What is typed at a shell: arguments, and the commands that are not the server itself.
 //!
 //! Reading order: `args` (what may be typed), `check`, then `client` (a blocking client that
-//! reconnects) and its two users, `sub` and `pub`.
+//! reconnects) over `link` (one connection of it), and its two users, `sub` and `publish`.
 
+mod answer;
 mod args;
+mod chance;
 mod check;
+pub mod client;
+mod link;
+mod publish;
+mod sub;
+pub mod url;
+
+#[cfg(test)]
+mod tests;
 
 pub use args::{Arguments, Check, Command, Flags, Pub, Serve, Sub, demo_defaults};
 pub use check::check;
+pub use publish::publish;
+pub use sub::sub;
 
 /// How a process ended whose arguments or configuration were wrong. The service manager does
 /// not start it again: nothing would be different.
