@@ -5,3 +5,6 @@ pub mod envelope;
 pub mod http;
 pub mod json;
 pub mod ws;
+
+#[cfg(test)]
+mod cuts;

@@ -392,3 +392,6 @@ fn take<'i>(input: &mut &'i mut [u8], bytes: usize) -> &'i mut [u8] {
     *input = rest;
     taken
 }
+
+#[cfg(test)]
+mod tests;

@@ -238,3 +238,79 @@ pub fn write_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8;
     out.extend_from_slice(payload);
     simd::xor_mask(&mut out[start..], key, 0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: [u8; 4] = [1, 2, 3, 4];
+
+    fn header(payload_bytes: u64, mask: Option<[u8; 4]>) -> FrameHeader {
+        FrameHeader { fin: true, opcode: Opcode::Binary, mask, payload_bytes }
+    }
+
+    #[test]
+    fn a_header_is_read_back_as_it_was_written() {
+        for payload_bytes in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 32, u64::MAX >> 1] {
+            for (mask, role) in [(None, Role::Client), (Some(KEY), Role::Server)] {
+                for (fin, opcode) in
+                    [(true, Opcode::Text), (false, Opcode::Binary), (false, Opcode::Continuation)]
+                {
+                    let header = FrameHeader { fin, opcode, mask, payload_bytes };
+                    let mut out = Vec::new();
+                    header.encode(&mut out);
+                    let parsed = FrameHeader::parse(&out, role);
+                    assert_eq!(parsed, Ok(Some((header, out.len()))));
+                    for cut in 0..out.len() {
+                        assert_eq!(FrameHeader::parse(&out[..cut], role), Ok(None), "{cut}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_behind_the_header_do_not_matter() {
+        let mut out = Vec::new();
+        header(5, Some(KEY)).encode(&mut out);
+        out.extend_from_slice(&[0xff; 20]);
+        assert_eq!(FrameHeader::parse(&out, Role::Server), Ok(Some((header(5, Some(KEY)), 6))));
+    }
+
+    #[test]
+    fn a_broken_rule_is_noticed_at_its_byte() {
+        for (bytes, violation) in [
+            (&[0x92_u8][..], Violation::ReservedBitSet),
+            (&[0x83], Violation::OpcodeReserved),
+            (&[0x08], Violation::ControlFrameFragmented),
+            (&[0x82, 0x00], Violation::FrameNotMasked),
+            (&[0x88, 0xfe], Violation::ControlFrameTooLong),
+            (&[0x82, 0xff, 0x80], Violation::LengthTopBitSet),
+        ] {
+            assert_eq!(FrameHeader::parse(bytes, Role::Server), Err(violation));
+            let before = &bytes[..bytes.len() - 1];
+            assert_eq!(FrameHeader::parse(before, Role::Server), Ok(None), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_write_a_frame_writes_the_same() {
+        for bytes in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
+            let payload: Vec<u8> = (0..bytes).map(|index| index as u8).collect();
+            let mut plain = b"before".to_vec();
+            write_frame(&mut plain, Opcode::Text, &payload);
+            let mut in_place = b"before".to_vec();
+            write_frame_with(&mut in_place, Opcode::Text, |body| body.extend_from_slice(&payload));
+            assert_eq!(plain, in_place, "{bytes}");
+            assert_eq!(plain.len(), 6 + header_bytes(bytes) + bytes);
+
+            let mut masked = b"before".to_vec();
+            write_masked(&mut masked, Opcode::Text, &payload, KEY);
+            let parsed = FrameHeader::parse(&masked[6..], Role::Server);
+            let (header, header_bytes) = parsed.unwrap().unwrap();
+            assert_eq!(header.payload_bytes, bytes as u64);
+            simd::xor_mask(&mut masked[6 + header_bytes..], KEY, 0);
+            assert_eq!(masked[6 + header_bytes..], payload);
+        }
+    }
+}
