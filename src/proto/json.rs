@@ -424,3 +424,6 @@ impl Decimal {
 pub fn write_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(Decimal::new(number).as_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,3 +179,104 @@ impl Object<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::ws::{Decoder, Event, Role};
+
+    /// The text of the only frame in `out`.
+    fn text(mut out: Vec<u8>) -> String {
+        let mut input = out.as_mut_slice();
+        let mut decoder = Decoder::new(Role::Client);
+        let Ok(Some(Event::Text(text))) = decoder.next(&mut input, usize::MAX) else {
+            panic!("not a text frame");
+        };
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        assert!(input.is_empty());
+        assert_eq!(json::document(text.as_bytes()), Ok(()), "{text}");
+        text
+    }
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        text(out)
+    }
+
+    #[test]
+    fn replies_look_as_the_protocol_says() {
+        let id: Option<&[u8]> = Some(b"\"a\\u0062\"");
+        let greeting = Welcome {
+            client: "k3-7",
+            ping_interval_ms: 25_000,
+            message_bytes_max: 65_536,
+            channels_max: 128,
+        };
+        assert_eq!(
+            written(|out| welcome(out, &greeting)),
+            r#"{"type":"welcome","client":"k3-7","ping_interval_ms":25000,"message_bytes_max":65536,"channels_max":128}"#
+        );
+        assert_eq!(
+            written(|out| subscribed(out, id, "orders", "k3x9", 123, true)),
+            r#"{"type":"subscribed","id":"a\u0062","channel":"orders","epoch":"k3x9","seq":123,"recovered":true}"#
+        );
+        assert_eq!(
+            written(|out| subscribed(out, None, "orders", "k3x9", 0, false)),
+            r#"{"type":"subscribed","channel":"orders","epoch":"k3x9","seq":0,"recovered":false}"#
+        );
+        assert_eq!(
+            written(|out| unsubscribed(out, id, "orders")),
+            r#"{"type":"unsubscribed","id":"a\u0062","channel":"orders"}"#
+        );
+        assert_eq!(
+            written(|out| ack(out, Some(b"3"), "orders", Some(124))),
+            r#"{"type":"ack","id":3,"channel":"orders","seq":124}"#
+        );
+        assert_eq!(
+            written(|out| ack(out, None, "orders", None)),
+            r#"{"type":"ack","channel":"orders"}"#
+        );
+        assert_eq!(
+            written(|out| gap(out, "orders", 125, 131, "slow_consumer")),
+            r#"{"type":"gap","channel":"orders","from":125,"to":131,"reason":"slow_consumer"}"#
+        );
+        assert_eq!(
+            written(|out| error(out, Some(b"6"), "forbidden", "say \"please\"")),
+            r#"{"type":"error","id":6,"code":"forbidden","reason":"say \"please\""}"#
+        );
+        assert_eq!(
+            written(|out| goaway(out, 4210)),
+            r#"{"type":"goaway","reconnect_after_ms":4210}"#
+        );
+        assert_eq!(
+            written(|out| pong(out, Some(b"5"), Some(b"1685440800"))),
+            r#"{"type":"pong","id":5,"t":1685440800}"#
+        );
+        assert_eq!(written(|out| pong(out, None, None)), r#"{"type":"pong"}"#);
+    }
+
+    #[test]
+    fn a_message_is_its_prefix_its_number_and_its_payload() {
+        for payload_bytes in [2, 60, 70, 80, 90, 65_000, 65_480, 65_490, 65_500, 70_000] {
+            let payload = format!("\"{}\"", "p".repeat(payload_bytes - 2));
+            let prefix = message_prefix("a \"b\"\n");
+            let mut out = b"before".to_vec();
+            message(&mut out, &prefix, 124, payload.as_bytes());
+            assert_eq!(out.len() - 6, message_bytes(&prefix, 124, payload.as_bytes()));
+            assert_eq!(
+                text(out.split_off(6)),
+                format!(
+                    r#"{{"type":"message","channel":"a \"b\"\n","seq":124,"payload":{payload}}}"#
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn the_longest_channel_still_makes_a_whole_frame() {
+        let channel = "\"".repeat(255);
+        let text = written(|out| gap(out, &channel, 1, u64::MAX, "slow_consumer"));
+        assert!(text.contains(&u64::MAX.to_string()));
+    }
+}

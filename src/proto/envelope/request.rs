@@ -369,3 +369,6 @@ fn is_string(raw: &[u8]) -> bool {
 fn is_id(raw: &[u8]) -> bool {
     matches!(raw.first(), Some(b'"' | b'-' | b'0'..=b'9')) && raw.len() <= REQUEST_ID_BYTES_MAX
 }
+
+#[cfg(test)]
+mod tests;

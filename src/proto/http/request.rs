@@ -181,3 +181,6 @@ fn split_target(target: &str) -> Result<(&str, Option<&str>), Refusal> {
 fn is_our_scheme(scheme: &str) -> bool {
     ["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
 }
+
+#[cfg(test)]
+mod tests;

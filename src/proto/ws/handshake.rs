@@ -245,3 +245,6 @@ fn accept_of(key: &str) -> [u8; ACCEPT_BYTES] {
     assert_eq!(bytes, ACCEPT_BYTES);
     accept
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+use super::*;
+
+fn check(text: &str, id: Option<&str>, request: Result<Request<'_>, Reject>) {
+    let mut parser = Parser::new();
+    // Twice, since the second time the buffers are not fresh.
+    for _ in 0..2 {
+        let message = parser.parse(text.as_bytes());
+        assert_eq!(message, Ok(Message { id: id.map(str::as_bytes), request }), "{text}");
+    }
+}
+
+fn rejected(text: &str) -> Reject {
+    Parser::new().parse(text.as_bytes()).expect(text).request.expect_err(text)
+}
+
+#[test]
+fn the_requests_of_the_protocol_are_understood() {
+    check(
+        r#"{"type":"subscribe","id":2,"channel":"orders"}"#,
+        Some("2"),
+        Ok(Request::Subscribe { channel: "orders" }),
+    );
+    check(
+        r#"{"type":"unsubscribe","id":"four","channel":"orders"}"#,
+        Some("\"four\""),
+        Ok(Request::Unsubscribe { channel: "orders" }),
+    );
+    check(
+        r#"{"type":"publish","id":3,"channel":"orders","payload":{"order":"123"}}"#,
+        Some("3"),
+        Ok(Request::Publish { channel: "orders", payload: br#"{"order":"123"}"# }),
+    );
+    check(
+        r#"{"type":"ping","id":5,"t":1685440800}"#,
+        Some("5"),
+        Ok(Request::Ping { t: Some(b"1685440800") }),
+    );
+    check(r#"{"type":"ping"}"#, None, Ok(Request::Ping { t: None }));
+}
+
+#[test]
+fn order_and_whitespace_do_not_matter_and_unknown_members_are_ignored() {
+    check(
+        " {\n\"payload\" : [ 1 ] ,\"x\":{\"type\":1},\t\"channel\": \"c\" , \"type\" :\"publish\" } ",
+        None,
+        Ok(Request::Publish { channel: "c", payload: b"[ 1 ]" }),
+    );
+}
+
+#[test]
+fn a_payload_is_the_bytes_that_were_sent() {
+    for payload in [
+        "null",
+        "-0.0",
+        "1e400",
+        "123456789012345678901234567890",
+        "0.1000000000000000055511151231257827",
+        r#""\u0041\/\ud800""#,
+        r#"{"a":1,"a":2,"\u0061":3}"#,
+        "[ 1,\t2 ]",
+        "\"\u{20ac}\"",
+    ] {
+        check(
+            &format!(r#"{{"type":"publish","channel":"c","payload": {payload} }}"#),
+            None,
+            Ok(Request::Publish { channel: "c", payload: payload.as_bytes() }),
+        );
+    }
+}
+
+#[test]
+fn an_id_is_echoed_as_it_was_written() {
+    for id in ["1", "-0.0", "1e999", "12345678901234567890123", r#""a\u0062\"""#, "\"\""] {
+        check(
+            &format!(r#"{{"type":"ping","id": {id} }}"#),
+            Some(id),
+            Ok(Request::Ping { t: None }),
+        );
+    }
+    let longest = format!("\"{}\"", "i".repeat(REQUEST_ID_BYTES_MAX - 2));
+    check(
+        &format!(r#"{{"type":"ping","id":{longest}}}"#),
+        Some(&longest),
+        Ok(Request::Ping { t: None }),
+    );
+}
+
+#[test]
+fn an_id_of_another_kind_or_size_is_refused_and_not_echoed() {
+    let long = format!("\"{}\"", "i".repeat(REQUEST_ID_BYTES_MAX - 1));
+    for id in ["null", "true", "[1]", "{}", &long] {
+        check(&format!(r#"{{"type":"ping","id":{id}}}"#), None, Err(Reject::BadId));
+    }
+}
+
+#[test]
+fn escapes_in_type_channel_and_names_are_understood() {
+    check(
+        r#"{"\u0074ype":"\u0073ubscribe","channel":"caf\u00e9 \ud83e\udd80 \"\\\/"}"#,
+        None,
+        Ok(Request::Subscribe { channel: "caf\u{e9} \u{1f980} \"\\/" }),
+    );
+}
+
+#[test]
+fn each_fault_has_its_reject() {
+    for (text, reject) in [
+        (r#"{}"#, Reject::MissingField(Field::Type)),
+        (r#"{"channel":"c"}"#, Reject::MissingField(Field::Type)),
+        (r#"{"type":"subscribe"}"#, Reject::MissingField(Field::Channel)),
+        (r#"{"type":"unsubscribe"}"#, Reject::MissingField(Field::Channel)),
+        (r#"{"type":"publish","payload":1}"#, Reject::MissingField(Field::Channel)),
+        (r#"{"type":"publish","channel":"c"}"#, Reject::MissingField(Field::Payload)),
+        (r#"{"type":1}"#, Reject::WrongType(Field::Type)),
+        (r#"{"type":null}"#, Reject::WrongType(Field::Type)),
+        (r#"{"type":["publish"]}"#, Reject::WrongType(Field::Type)),
+        (r#"{"type":"subscribe","channel":7}"#, Reject::WrongType(Field::Channel)),
+        (r#"{"type":"subscribe","channel":1e999}"#, Reject::WrongType(Field::Channel)),
+        (r#"{"type":"subscribe","channel":null}"#, Reject::WrongType(Field::Channel)),
+        (r#"{"type":"subscribe","channel":["c"]}"#, Reject::WrongType(Field::Channel)),
+        (r#"{"type":"subscribe","channel":""}"#, Reject::BadChannel),
+        (r#"{"type":"subscribe","channel":"a\nb"}"#, Reject::BadChannel),
+        (r#"{"type":"subscribe","channel":"\u0000"}"#, Reject::BadChannel),
+        (r#"{"type":"subscribe","channel":"\ud800"}"#, Reject::BadString),
+        (r#"{"type":"\udc00","channel":"c"}"#, Reject::BadString),
+        (r#"{"type":"ping","type":"ping"}"#, Reject::DuplicateField(Field::Type)),
+        (r#"{"type":"ping","\u0074ype":"ping"}"#, Reject::DuplicateField(Field::Type)),
+        (
+            r#"{"type":"publish","channel":"c","payload":1,"payload":2}"#,
+            Reject::DuplicateField(Field::Payload),
+        ),
+        (r#"{"type":"shout","channel":"c"}"#, Reject::UnknownType),
+        (r#"{"type":""}"#, Reject::UnknownType),
+        (r#"{"type":"PING"}"#, Reject::UnknownType),
+        (r#"{"type":"auth","token":"x"}"#, Reject::AuthUnsupported),
+        (r#"{"type":"history","channel":"c"}"#, Reject::HistoryUnsupported),
+        (
+            r#"{"type":"subscribe","channel":"c","since":{"epoch":"k","seq":1}}"#,
+            Reject::SinceUnsupported,
+        ),
+    ] {
+        check(text, None, Err(reject));
+    }
+}
+
+#[test]
+fn a_reject_still_knows_the_id() {
+    check(r#"{"id":9,"type":"shout"}"#, Some("9"), Err(Reject::UnknownType));
+}
+
+#[test]
+fn since_null_is_no_since() {
+    check(
+        r#"{"type":"subscribe","channel":"c","since":null}"#,
+        None,
+        Ok(Request::Subscribe { channel: "c" }),
+    );
+}
+
+#[test]
+fn a_channel_has_1_to_255_bytes_once_unescaped() {
+    let subscribe = |raw: &str| format!(r#"{{"type":"subscribe","channel":"{raw}"}}"#);
+    let longest = "c".repeat(255);
+    check(&subscribe(&longest), None, Ok(Request::Subscribe { channel: &longest }));
+    check(&subscribe(&"\\u0063".repeat(255)), None, Ok(Request::Subscribe { channel: &longest }));
+    assert_eq!(rejected(&subscribe(&"c".repeat(256))), Reject::BadChannel);
+    assert_eq!(rejected(&subscribe(&"\\u0063".repeat(256))), Reject::BadChannel);
+    assert_eq!(rejected(&subscribe(&"c".repeat(1 << 20))), Reject::BadChannel);
+    let type_too_long = format!(r#"{{"type":"{}"}}"#, "t".repeat(1 << 20));
+    assert_eq!(rejected(&type_too_long), Reject::UnknownType);
+}
+
+#[test]
+fn a_long_t_is_refused() {
+    let ping = |t: &str| format!(r#"{{"type":"ping","t":{t}}}"#);
+    assert_eq!(rejected(&ping(&"1".repeat(REQUEST_ID_BYTES_MAX + 1))), Reject::BadT);
+    check(&ping("{\"a\":[null]}"), None, Ok(Request::Ping { t: Some(b"{\"a\":[null]}") }));
+}
+
+#[test]
+fn what_is_no_message_at_all_is_told_apart() {
+    let mut parser = Parser::new();
+    for (text, not_json) in [
+        ("", NotJson::Syntax),
+        ("hello", NotJson::Syntax),
+        ("{", NotJson::Syntax),
+        ("{\"type\":\"ping\"} x", NotJson::Syntax),
+        ("{\"type\":\"ping\",}", NotJson::Syntax),
+        ("{\"type\":\"publish\",\"channel\":\"c\",\"payload\":01}", NotJson::Syntax),
+        ("{\"type\":\"publish\",\"channel\":\"c\",\"payload\":nan}", NotJson::Syntax),
+        ("{\"type\":\"ping\",\"t\":\"\n\"}", NotJson::Syntax),
+        ("[", NotJson::Syntax),
+        ("[]", NotJson::NotAnObject),
+        ("1", NotJson::NotAnObject),
+        ("\"{}\"", NotJson::NotAnObject),
+        ("null", NotJson::NotAnObject),
+    ] {
+        assert_eq!(parser.parse(text.as_bytes()), Err(not_json), "{text}");
+    }
+    let deep = format!("{{\"payload\":{}", "[".repeat(100_000));
+    assert_eq!(parser.parse(deep.as_bytes()), Err(NotJson::TooDeep));
+    // The parser goes on after all that.
+    assert!(parser.parse(b"{\"type\":\"ping\"}").is_ok());
+}
+
+#[test]
+fn the_buffers_do_not_grow_with_what_clients_send() {
+    let mut parser = Parser::new();
+    let before = parser.strings.capacity();
+    let channel = "\\u0063".repeat(255);
+    let payload = "x".repeat(1 << 20);
+    for _ in 0..3 {
+        let text = format!(r#"{{"type":"publish","channel":"{channel}","payload":"{payload}"}}"#);
+        assert!(parser.parse(text.as_bytes()).unwrap().request.is_ok());
+        let many = format!("{{{}\"type\":\"ping\"}}", "\"a\":1,".repeat(100_000));
+        assert!(parser.parse(many.as_bytes()).unwrap().request.is_ok());
+    }
+    assert_eq!(parser.strings.capacity(), before);
+    assert!(parser.tape.0.capacity() <= 16);
+}
+
+#[test]
+fn every_reject_has_a_code_and_a_sentence() {
+    for field in [Field::Type, Field::Id, Field::Channel, Field::Payload, Field::T, Field::Since] {
+        let reason = Reject::DuplicateField(field).reason();
+        assert!(reason.ends_with("is there twice"), "{reason}");
+    }
+    assert_eq!(Reject::SinceUnsupported.code(), Reject::AuthUnsupported.code());
+    assert_eq!(Reject::MissingField(Field::Payload).reason(), "payload is missing");
+}
