@@ -211,8 +211,8 @@ pub static KEYS: [Key; 27] = [
         flag: None,
         help: "What happens to a message when a subscriber's outbox is full, in channels that no \
                [[channel]] matches: \"drop_oldest\", \"drop_newest\" or \"close\".",
-        set: |config, value| set(&mut config.channel_default.overflow, value.choice(&OVERFLOWS)),
-        show: |config| word(&OVERFLOWS, config.channel_default.overflow),
+        set: |config, value| set(&mut config.overflow, value.choice(&OVERFLOWS)),
+        show: |config| word(&OVERFLOWS, config.overflow),
     },
     Key {
         name: "limits.message_bytes_max",

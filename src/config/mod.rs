@@ -10,12 +10,15 @@ mod prove;
 pub mod raw;
 mod value;
 
+pub use crate::hub::{ChannelRule, Overflow};
 pub use plan::{Line, MemoryPlan};
 pub use prove::{Problem, Problems, prove};
 pub use value::{Size, Span, Value};
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use crate::hub::Rules;
 
 /// Everything the server needs to know, proven.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +43,8 @@ pub struct Config {
     pub timing: Timing,
     /// What each client's socket gets.
     pub socket: SocketOptions,
-    /// The rule for channels that no `[[channel]]` matches.
-    pub channel_default: ChannelRule,
+    /// What happens on channels that no `[[channel]]` matches.
+    pub overflow: Overflow,
     /// Rules by channel name; the first that matches decides.
     pub channels: Vec<ChannelRule>,
     /// What is logged and how.
@@ -100,26 +103,6 @@ pub struct SocketOptions {
     pub backlog: i32,
 }
 
-/// How messages of the channels that `pattern` matches are treated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChannelRule {
-    /// `*` stands for any run of characters; everything else for itself.
-    pub pattern: String,
-    /// What happens when a subscriber's outbox is full.
-    pub overflow: Overflow,
-}
-
-/// What happens to a channel's message when a subscriber's outbox is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Overflow {
-    /// The oldest queued messages make room, and a gap notice takes their place.
-    DropOldest,
-    /// The new message is not queued, and a gap notice takes its place.
-    DropNewest,
-    /// The client is closed with 4409.
-    Close,
-}
-
 /// How sockets are driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DriverKind {
@@ -173,7 +156,7 @@ impl Default for Config {
             limits: Limits::default(),
             timing: Timing::default(),
             socket: SocketOptions::default(),
-            channel_default: ChannelRule { pattern: "*".into(), overflow: Overflow::DropOldest },
+            overflow: Overflow::DropOldest,
             channels: Vec::new(),
             log: Log { format: LogFormat::Text, level: tracing::Level::INFO },
         }
@@ -215,52 +198,9 @@ impl Default for SocketOptions {
 }
 
 impl Config {
-    /// The rule for the channel called `name`.
+    /// What happens where messages do not fit, by channel.
     #[must_use]
-    pub fn rule(&self, name: &str) -> &ChannelRule {
-        self.channels
-            .iter()
-            .find(|rule| pattern_matches(&rule.pattern, name))
-            .unwrap_or(&self.channel_default)
-    }
-}
-
-/// Whether `pattern`, in which `*` stands for any run of characters, matches all of `name`.
-#[must_use]
-pub fn pattern_matches(pattern: &str, name: &str) -> bool {
-    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut rest) = name.strip_prefix(head) else { return false };
-    let mut parts: Vec<&str> = tail.split('*').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        // The leftmost place leaves the most for what follows.
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::pattern_matches;
-
-    #[test]
-    fn a_star_stands_for_any_run_and_everything_else_for_itself() {
-        for (pattern, name, expected) in [
-            ("md.*", "md.AAPL", true),
-            ("md.*", "md.", true),
-            ("md.*", "md", false),
-            ("*", "", true),
-            ("orders", "orders", true),
-            ("orders", "orders2", false),
-            ("iot.*.temp", "iot.7.temp", true),
-            ("iot.*.temp", "iot.temp", false),
-            ("a*b*c", "axbxbxc", true),
-            ("a*b*c", "axbx", false),
-            ("*a*", "bab", true),
-            ("aa*aa", "aaa", false),
-        ] {
-            assert_eq!(pattern_matches(pattern, name), expected, "{pattern} on {name}");
-        }
+    pub fn rules(&self) -> Rules {
+        Rules { rules: self.channels.clone(), default: self.overflow }
     }
 }

@@ -111,7 +111,7 @@ impl Proof {
     fn rule(&mut self, raw: RawRule) {
         let required = &CHANNEL_KEYS[0];
         let mut rule =
-            ChannelRule { pattern: String::new(), overflow: self.config.channel_default.overflow };
+            ChannelRule { pattern: String::new(), overflow: self.config.overflow };
         if !raw.settings.iter().any(|(key, ..)| key.name == required.name) {
             let text = format!("needs {} = \"...\"", required.name);
             self.problems.push(Problem { place: raw.place, key: CHANNEL_TABLE.into(), text });
@@ -257,9 +257,10 @@ mod tests {
         assert_eq!(config.socket.send_buffer_bytes, Some(16384));
         assert_eq!(config.socket.notsent_lowat_bytes, None);
         assert_eq!(config.log.format, LogFormat::Json);
-        assert_eq!(config.rule("md.AAPL").overflow, Overflow::DropNewest);
-        assert_eq!(config.rule("orders").overflow, Overflow::Close);
-        assert_eq!(config.rule("other").overflow, Overflow::Close);
+        let rules = config.rules();
+        assert_eq!(rules.overflow("md.AAPL"), Overflow::DropNewest);
+        assert_eq!(rules.overflow("orders"), Overflow::Close);
+        assert_eq!(rules.overflow("other"), Overflow::Close);
     }
 
     #[test]
