@@ -1,0 +1,131 @@
+// The demo page in headless Chromium, as a visitor would use it.
+//
+//   node page.mjs BINARY uring|epoll ARTIFACTS       (`playwright-core` from NODE_MODULES,
+//                                                      the browser from CHROMIUM)
+
+import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { Checks, Server, sleep, until } from "./server.mjs";
+
+const { chromium } = createRequire(`${process.env.NODE_MODULES ?? import.meta.dirname}/`)("playwright-core");
+const [binary, driver, artifacts] = process.argv.slice(2);
+mkdirSync(artifacts, { recursive: true });
+
+const server = await Server.start(binary, driver, {
+  command: "demo",
+  config: '[timing]\ndrain_window = "500ms"\n',
+});
+const address = `http://127.0.0.1:${server.port}/`;
+const browser = await chromium.launch({
+  executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  args: [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  ],
+});
+const page = await browser.newPage({ viewport: { width: 1440, height: 900 }, colorScheme: "dark" });
+const requests = [];
+const complaints = [];
+page.on("request", (request) => requests.push(request.url()));
+page.on("pageerror", (error) => complaints.push(String(error)));
+page.on("console", (message) => {
+  // A browser logs each refused connection by itself; while the server is away, that is right.
+  if (message.type() === "error" && !message.text().includes("ERR_CONNECTION_REFUSED")) complaints.push(message.text());
+});
+
+const shown = (id) => page.locator(`#${id}`).innerText();
+const figure = async (id) => Number((await shown(id)).split(/\s/)[0].replaceAll(",", ""));
+const price = (symbol) => page.locator(`[data-symbol=${symbol}] .price`).innerText();
+const picture = (name) => page.screenshot({ path: join(artifacts, `page-${driver}-${name}.png`) });
+const connected = () => until(async () => (await shown("state")) === "Connected", "Connected", 35_000);
+const checks = new Checks();
+
+await checks.run("the_page_connects_and_shows_live_ticks", async () => {
+  await page.goto(address);
+  await connected();
+  await until(async () => (await figure("rate")) > 0, "a rate");
+  const before = await price("AAPL");
+  assert.match(before, /^\d[\d,]*\.\d\d$/);
+  await until(async () => (await price("AAPL")) !== before, "the price to move");
+  assert.equal(await page.locator(".tick").count(), 8);
+});
+
+await checks.run("a_click_follows_a_symbol_and_another_lets_go", async () => {
+  const chip = page.getByRole("button", { name: "NFLX" });
+  assert.equal(await chip.getAttribute("aria-pressed"), "false");
+  await chip.click();
+  assert.equal(await chip.getAttribute("aria-pressed"), "true");
+  await until(async () => /^\d/.test(await price("NFLX")), "a price of NFLX");
+  await chip.click();
+  await until(async () => (await page.locator("[data-symbol=NFLX]").count()) === 0, "NFLX to be gone");
+  assert.match(await page.evaluate(() => location.hash), /^#AAPL,/);
+});
+
+await checks.run("sparklines_are_drawn", async () => {
+  await until(() => page.evaluate(() => {
+    const canvas = document.querySelector("[data-symbol=AAPL] canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return data.some((value) => value > 0);
+  }), "ink on the canvas");
+});
+
+await checks.run("the_visitor_can_disconnect_and_connect", async () => {
+  await page.getByRole("button", { name: "Disconnect" }).click();
+  assert.equal(await shown("state"), "Disconnected");
+  await sleep(300);
+  const still = await price("AAPL");
+  await sleep(700);
+  assert.equal(await price("AAPL"), still);
+  await page.getByRole("button", { name: "Connect" }).click();
+  await connected();
+  await until(async () => (await price("AAPL")) !== still, "the price to move again");
+  await sleep(3_000);
+  await picture("dark");
+});
+
+await checks.run("a_server_restart_is_survived_and_told", async () => {
+  const gaps = await figure("gaps");
+  const status = await server.stop();
+  await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
+  assert.equal(status, 0);
+  await picture("waiting");
+  await server.again();
+  await connected();
+  const received = await figure("received");
+  await until(async () => (await figure("received")) > received, "ticks after the restart");
+  await until(async () => (await figure("gaps")) > gaps, "the gap to be told");
+  const log = await page.locator("#log").innerText();
+  assert.match(log, /going away/);
+  assert.match(log, /Connected again/);
+  assert.match(log, /numbering began anew/);
+});
+
+await checks.run("a_killed_server_is_survived", async () => {
+  await server.stop("SIGKILL");
+  await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
+  await server.again();
+  await connected();
+});
+
+await checks.run("by_day_and_on_a_phone_it_fits", async () => {
+  await page.emulateMedia({ colorScheme: "light" });
+  await page.setViewportSize({ width: 390, height: 844 });
+  await sleep(2_500);
+  const overhang = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+  assert.ok(overhang <= 0, `the page is ${overhang} px too wide`);
+  await picture("light-phone");
+  await page.setViewportSize({ width: 1440, height: 900 });
+  await sleep(1_000);
+  await picture("light");
+});
+
+await checks.run("nothing_was_asked_of_anybody_else_and_nothing_complained", async () => {
+  const foreign = requests.filter((url) => !url.startsWith(address) && !url.startsWith("data:"));
+  assert.deepEqual(foreign, []);
+  assert.deepEqual(complaints, []);
+});
+
+await browser.close();
+await checks.end(server);

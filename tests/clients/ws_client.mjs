@@ -1,0 +1,243 @@
+// What the npm package `ws` sees of a ringcast server, alone and under ringcast's own client.
+//
+//   node ws_client.mjs BINARY uring|epoll        (`ws` is looked up from NODE_MODULES)
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { Ringcast, RingcastError } from "../../src/web/ringcast.js";
+import { Checks, Server, sleep, until } from "./server.mjs";
+
+const WebSocket = createRequire(`${process.env.NODE_MODULES ?? import.meta.dirname}/`)("ws");
+const [binary, driver] = process.argv.slice(2);
+const SUBPROTOCOL = "ringcast.json.v1";
+
+const server = await Server.start(binary, driver, {
+  config: `
+[limits]
+outbox_messages_max = 32
+channels_per_client_max = 8
+[timing]
+ping_interval = "400ms"
+pong_timeout = "2s"
+drain_window = "300ms"
+[socket]
+send_buffer_bytes = 8192
+notsent_lowat_bytes = 4096
+`,
+});
+const checks = new Checks();
+
+/** A bare connection: what came is in `heard`, in order. */
+class Client {
+  heard = [];
+  texts = [];
+
+  static async open(options = {}) {
+    const client = new Client();
+    client.socket = new WebSocket(server.url, [SUBPROTOCOL], options);
+    client.closed = new Promise((resolve) => client.socket.once("close", (code, reason) => resolve({ code, reason: String(reason) })));
+    client.socket.on("message", (data, binary) => {
+      assert.equal(binary, false);
+      client.texts.push(String(data));
+      client.heard.push(JSON.parse(data));
+    });
+    await new Promise((resolve, reject) => client.socket.once("open", resolve).once("error", reject));
+    await until(() => client.heard[0], "the welcome");
+    return client;
+  }
+
+  say(message) { this.socket.send(JSON.stringify(message)); }
+
+  async ask(message) {
+    this.say(message);
+    return until(() => this.heard.find(({ id }) => id === message.id), `the answer to ${JSON.stringify(message)}`);
+  }
+
+  messages(channel) { return this.heard.filter((message) => message.type === "message" && message.channel === channel); }
+
+  async close() {
+    this.socket.close(1000);
+    return this.closed;
+  }
+}
+
+await checks.run("the_handshake_agrees_on_the_subprotocol_and_declines_compression", async () => {
+  const client = await Client.open({ perMessageDeflate: true });
+  assert.equal(client.socket.protocol, SUBPROTOCOL);
+  assert.equal(client.socket.extensions, "");
+  assert.equal(client.heard[0].type, "welcome");
+  assert.equal((await client.close()).code, 1000);
+});
+
+await checks.run("every_subscriber_hears_every_message_once_and_in_order", async () => {
+  const listeners = await Promise.all(Array.from({ length: 20 }, () => Client.open()));
+  for (const listener of listeners) await listener.ask({ type: "subscribe", id: 1, channel: "ws.all" });
+  const publisher = await Client.open();
+  // Below the outbox's 32 at a time: nobody here is slow.
+  for (let round = 0; round < 20; round += 1) {
+    for (let number = 0; number < 24; number += 1) publisher.say({ type: "publish", channel: "ws.all", payload: round * 25 + number });
+    const ack = await publisher.ask({ type: "publish", id: round, channel: "ws.all", payload: round * 25 + 24 });
+    assert.equal(ack.type, "ack");
+    await until(() => listeners.every((listener) => listener.messages("ws.all").length === (round + 1) * 25), "every message");
+  }
+  for (const listener of listeners) {
+    const messages = listener.messages("ws.all");
+    assert.deepEqual(messages.map(({ payload }) => payload), Array.from({ length: 500 }, (_, index) => index));
+    assert.ok(messages.every(({ seq }, index) => seq === messages[0].seq + index));
+    await listener.close();
+  }
+  await publisher.close();
+});
+
+await checks.run("payloads_keep_their_bytes", async () => {
+  const client = await Client.open();
+  await client.ask({ type: "subscribe", id: 1, channel: "ws.bytes" });
+  const payload = '[18446744073709551616,-0.0,1e400,0.1000,"\\u0000\\ud83d\\ude00",{"k":1,"k":2},"\u2028"]';
+  client.socket.send(`{"payload":${payload},"type":"publish","channel":"ws.bytes"}`);
+  const text = await until(() => client.texts[2], "the message");
+  assert.ok(text.endsWith(`"payload":${payload}}`), text);
+  await client.close();
+});
+
+await checks.run("fragments_with_a_ping_between_them_are_joined", async () => {
+  const client = await Client.open();
+  const pong = new Promise((resolve) => client.socket.once("pong", resolve));
+  client.socket.send('{"type":"ping",', { fin: false });
+  client.socket.ping("between");
+  client.socket.send('"id":"', { fin: false });
+  client.socket.send('joined"}', { fin: true });
+  assert.equal(String(await pong), "between");
+  await until(() => client.heard.find(({ type, id }) => type === "pong" && id === "joined"), "the pong");
+  await client.close();
+});
+
+await checks.run("binary_is_refused_with_1003_and_no_json_with_4400", async () => {
+  for (const [data, code] of [[Buffer.from("{}"), 1003], ["{", 4400], ["[1]", 4400], ['"text"', 4400]]) {
+    const client = await Client.open();
+    client.socket.send(data);
+    assert.equal((await client.closed).code, code, String(data));
+  }
+});
+
+await checks.run("pings_are_answered_by_ws_and_keep_it_connected", async () => {
+  const client = await Client.open();
+  let pings = 0;
+  client.socket.on("ping", () => (pings += 1));
+  await sleep(5_000);
+  assert.ok(pings >= 5, `only ${pings} pings in 5 s`);
+  assert.equal((await client.ask({ type: "ping", id: 1 })).type, "pong");
+  await client.close();
+});
+
+await checks.run("a_paused_client_is_told_exactly_what_it_lost", async () => {
+  const slow = await Client.open();
+  const publisher = await Client.open();
+  const { seq: first } = await slow.ask({ type: "subscribe", id: 1, channel: "ws.slow" });
+  slow.socket.pause();
+  const count = 20_000;
+  for (let number = 1; number < count; number += 1) {
+    publisher.say({ type: "publish", channel: "ws.slow", payload: [number, ".".repeat(500)] });
+    if (number % 500 === 0) await until(() => publisher.socket.bufferedAmount === 0, "the socket to take it");
+  }
+  const { seq: last } = await publisher.ask({ type: "publish", id: 2, channel: "ws.slow", payload: "last" });
+  assert.equal(last, first + count);
+  slow.socket.resume();
+  const reached = () => slow.heard.findLast(({ channel }) => channel === "ws.slow");
+  await until(() => (reached().to ?? reached().seq) === last, "the last message");
+  let expected = first + 1;
+  let lost = 0;
+  for (const heard of slow.heard.filter(({ type }) => type === "message" || type === "gap")) {
+    assert.equal(heard.from ?? heard.seq, expected);
+    if (heard.type === "gap") lost += heard.to - heard.from + 1;
+    expected = (heard.to ?? heard.seq) + 1;
+  }
+  assert.equal(expected, last + 1);
+  assert.equal(slow.messages("ws.slow").length + lost, count);
+  assert.ok(lost > 0, "nothing was lost: the client was not slow enough for this to show anything");
+  await slow.close();
+  await publisher.close();
+}, 60_000);
+
+// ---- ringcast's own client, over `ws` ----
+
+const own = (options = {}) => new Ringcast(server.url, { WebSocket, retryDelayMinMs: 100, ...options });
+
+await checks.run("the_own_client_subscribes_publishes_and_unsubscribes", async () => {
+  const heard = [];
+  const client = own({ channels: { "own.a": { onMessage: (payload, { seq }) => heard.push([seq, payload]) } } });
+  await new Promise((resolve) => client.on("subscribed", resolve));
+  const { seq } = await client.publish("own.a", { x: 1 });
+  await until(() => heard.length, "the message");
+  assert.deepEqual(heard, [[seq, { x: 1 }]]);
+  assert.ok((await client.ping()) < 2_000);
+  await client.unsubscribe("own.a");
+  await client.publish("own.a", 2);
+  await client.ping();
+  assert.equal(heard.length, 1);
+  client.close();
+  assert.equal(client.state, "closed");
+  await assert.rejects(client.publish("own.a", 3), { code: "not_connected" });
+});
+
+await checks.run("the_own_client_is_told_of_a_refusal", async () => {
+  const client = own();
+  await until(() => client.state === "open", "open");
+  await assert.rejects(client.publish("", 1), (error) => error instanceof RingcastError && error.code === "bad_channel");
+  const refused = new Promise((resolve) => client.subscribe("\u0001", { onError: resolve }));
+  assert.equal((await refused).code, "bad_channel");
+  assert.deepEqual(client.channels, []);
+  client.close();
+});
+
+await checks.run("the_own_client_tells_what_was_published_while_it_was_away", async () => {
+  const gaps = [];
+  const keeper = own({ channels: { "own.away": {} } }); // keeps the numbering alive
+  const client = own({ channels: { "own.away": { onGap: (gap) => gaps.push(gap) } } });
+  await new Promise((resolve) => client.on("subscribed", resolve));
+  await until(() => keeper.state === "open", "open");
+  const { seq } = await keeper.publish("own.away", 0);
+  await client.ping();
+  client.close();
+  for (let number = 1; number <= 5; number += 1) await keeper.publish("own.away", number);
+  client.connect();
+  await until(() => gaps.length, "the gap");
+  assert.deepEqual(gaps.map(({ from, to, reason }) => ({ from, to, reason })), [{ from: seq + 1, to: seq + 5, reason: "disconnected" }]);
+  client.close();
+  keeper.close();
+});
+
+await checks.run("the_own_client_obeys_goaway_and_comes_back_to_a_restarted_server", async () => {
+  const states = [];
+  const gaps = [];
+  let goaway = null;
+  const client = own({ channels: { "own.restart": { onGap: (gap) => gaps.push(gap) } } });
+  client.on("state", (state) => states.push(state));
+  client.on("goaway", (value) => (goaway = value));
+  await new Promise((resolve) => client.on("subscribed", resolve));
+  await client.publish("own.restart", 1);
+  assert.equal(await server.stop(), 0);
+  await until(() => client.state !== "open", "the end");
+  assert.ok(goaway && goaway.reconnectAfterMs >= 0);
+  assert.equal(states.find(({ state }) => state === "waiting").code, 1001);
+  await server.again();
+  await until(() => client.state === "open", "open again", 20_000);
+  await until(() => gaps.length, "the new epoch");
+  assert.equal(gaps[0].reason, "new_epoch");
+  assert.equal((await client.publish("own.restart", 2)).seq, 1);
+  client.close();
+});
+
+await checks.run("the_own_client_survives_a_killed_server", async () => {
+  const client = own();
+  await until(() => client.state === "open", "open");
+  const late = client.publish("own.killed", 1).catch(({ code }) => code);
+  await server.stop("SIGKILL");
+  const outcome = await late;
+  assert.ok(outcome === "connection_lost" || outcome.seq === 1, outcome);
+  await until(() => client.state === "waiting" || client.state === "connecting", "the end");
+  await server.again();
+  await until(() => client.state === "open", "open again", 20_000);
+  client.close();
+});
+
+await checks.end(server);
