@@ -8,8 +8,10 @@ mod args;
 mod chance;
 mod check;
 pub mod client;
+mod feed;
 mod link;
 mod publish;
+mod serve;
 mod sub;
 pub mod url;
 
@@ -19,6 +21,7 @@ mod tests;
 pub use args::{Arguments, Check, Command, Flags, Pub, Serve, Sub, demo_defaults};
 pub use check::check;
 pub use publish::publish;
+pub use serve::{Feed, serve};
 pub use sub::sub;
 
 /// How a process ended whose arguments or configuration were wrong. The service manager does

@@ -29,7 +29,7 @@ pub(super) fn stopping() {
 
 /// Looks at the shards for as long as the process lives, and feeds the watchdog while they
 /// move: a thread that only proves itself alive would hide a shard that is stuck.
-pub(super) async fn keep_watch(alive: Box<dyn Fn() -> bool + Send>, shared: Rc<Shared>) {
+pub(super) async fn keep_watch(mut alive: Box<dyn FnMut() -> bool + Send>, shared: Rc<Shared>) {
     let watchdog = sd_notify::watchdog_enabled();
     // sd_watchdog_enabled(3): every half of the time.
     let interval = watchdog.map_or(WATCH_INTERVAL_MAX, |time| (time / 2).min(WATCH_INTERVAL_MAX));

@@ -9,7 +9,9 @@
 mod listener;
 mod manager;
 mod process;
+pub mod shards;
 mod signals;
+pub mod snapshot;
 
 use std::cell::Cell;
 use std::io;
@@ -37,7 +39,7 @@ pub struct Control {
     pub drain: Box<dyn FnMut() + Send>,
     /// Whether since the last call every shard has moved or was resting. Called about every
     /// five seconds, or at half the service manager's watchdog time where that is sooner.
-    pub alive: Box<dyn Fn() -> bool + Send>,
+    pub alive: Box<dyn FnMut() -> bool + Send>,
     /// Hears why a shard failed, in one line. When every shard has dropped its end, all have
     /// ended, and so does [`run`].
     pub finished: UnboundedReceiver<String>,

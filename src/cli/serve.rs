@@ -1,0 +1,106 @@
+//! `ringcast serve` and `ringcast demo`: from a proven configuration to a running server.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::mpsc::unbounded_channel;
+
+use super::{EXIT_USAGE, feed};
+use crate::config::{Config, DriverKind, LogFormat, MemoryPlan, Problems};
+use crate::control::{self, Control, Outcome, shards::Shards, snapshot};
+
+/// What the shards may take beyond their own deadline before they are left behind.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// Whether the synthetic market feed runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feed {
+    /// `ringcast serve`.
+    Off,
+    /// `ringcast demo`.
+    On,
+}
+
+/// Serves until a signal ends it. Returns the exit status.
+#[must_use]
+pub fn serve(proven: Result<Config, Problems>, feed: Feed) -> u8 {
+    let config = match proven {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return EXIT_USAGE;
+        }
+    };
+    start_log(&config);
+    match run(&config, feed) {
+        Ok(outcome) => u8::try_from(outcome.status()).unwrap_or(1),
+        Err(error) => {
+            tracing::error!("{error}");
+            1
+        }
+    }
+}
+
+fn run(config: &Config, feed: Feed) -> std::io::Result<Outcome> {
+    for line in MemoryPlan::of(config).to_string().lines() {
+        tracing::info!("{line}");
+    }
+    // Bound before any thread starts, so that a port in use is one clear line.
+    let admin = config.admin.map(bind_admin).transpose()?;
+    let (failures, finished) = unbounded_channel();
+    let shards = Shards::start(config, failures)?;
+    let description = &shards.description;
+    tracing::info!("driver {}: {}", description.name, shards.reason);
+    for note in &description.notes {
+        tracing::info!("driver {}: {note}", description.name);
+    }
+    if let Some(address) = &admin {
+        tracing::info!("admin listener on http://{}/metrics", address.local_addr()?);
+    }
+    tracing::info!("listening on ws://{}/ws with {} shards", shards.listening, config.shards);
+    if feed == Feed::On {
+        feed::start(shards.listening);
+        println!("ringcast demo: open http://{}/ in a browser", shards.listening);
+    }
+    let draining = Arc::new(AtomicBool::new(false));
+    let mut drain = shards.drainer();
+    let control = Control {
+        admin,
+        snapshot: Box::new(snapshot::collector(config, &shards, draining.clone())),
+        drain: Box::new(move || {
+            draining.store(true, Relaxed);
+            drain();
+        }),
+        alive: Box::new(snapshot::watcher(&shards)),
+        finished,
+        drain_deadline: config.timing.drain_window + DRAIN_GRACE,
+        uring: config.driver != DriverKind::Epoll,
+    };
+    let outcome = control::run(control)?;
+    if outcome == Outcome::Drained {
+        shards.join();
+        tracing::info!("drained");
+    }
+    Ok(outcome)
+}
+
+fn bind_admin(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).map_err(|error| {
+        std::io::Error::new(error.kind(), format!("binding the admin listener to {address}: {error}"))
+    })
+}
+
+fn start_log(config: &Config) {
+    let builder = tracing_subscriber::fmt()
+        .with_max_level(config.log.level)
+        .with_target(false)
+        .with_writer(std::io::stderr);
+    match config.log.format {
+        LogFormat::Text => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        }
+        LogFormat::Json => builder.json().init(),
+    }
+}
