@@ -150,10 +150,11 @@ impl Member<'_> {
     }
 }
 
-/// The members of an object that is a whole text.
+/// The members of an object that is a whole text. The object itself does not count for the depth
+/// of its values.
 ///
-/// Yields each as soon as it is scanned, so the text is JSON only when the end is reached without
-/// an error. Nothing comes after an error.
+/// Yields each member as soon as it is scanned, so the text is JSON only when the end is reached
+/// without an error. Nothing comes after an error.
 #[derive(Clone, Debug)]
 pub struct Members<'a> {
     bytes: &'a [u8],

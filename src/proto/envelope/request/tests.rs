@@ -1,4 +1,5 @@
 use super::*;
+use crate::proto::cuts::Seeded;
 
 fn check(text: &str, id: Option<&str>, request: Result<Request<'_>, Reject>) {
     let mut parser = Parser::new();
@@ -227,4 +228,21 @@ fn every_reject_has_a_code_and_a_sentence() {
     }
     assert_eq!(Reject::SinceUnsupported.code(), Reject::AuthUnsupported.code());
     assert_eq!(Reject::MissingField(Field::Payload).reason(), "payload is missing");
+}
+
+#[test]
+fn a_damaged_message_is_refused_exactly_when_it_is_no_json_object() {
+    let text =
+        br#"{"type":"publish","id":"\u00e9","channel":"a\"b","payload":[1,{"k":-0.5e3}],"t":0}"#;
+    let mut parser = Parser::new();
+    for seed in 0..4000 {
+        let mut seeded = Seeded::new(seed);
+        let mut damaged = text.to_vec();
+        for _ in 0..1 + seeded.below(3) {
+            let at = seeded.below(damaged.len());
+            damaged[at] = b"\"\\[]{},:0-eu t\n"[seeded.below(15)];
+        }
+        let is_object = json::document(&damaged).is_ok() && damaged[0] == b'{';
+        assert_eq!(parser.parse(&damaged).is_ok(), is_object, "seed {seed}");
+    }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::proto::cuts::Cut;
+use crate::proto::cuts::{Cut, Seeded};
 
 const SIMPLE: &str = "GET /ws?token=a%20b HTTP/1.1\r\nHost: example.org\r\nX-One: 1\r\n\r\n";
 
@@ -172,5 +172,28 @@ fn a_body_of_unclear_length_is_a_bad_request() {
         "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
     ] {
         assert_eq!(body_of(headers).unwrap_err().status(), 400, "{headers}");
+    }
+}
+
+#[test]
+fn a_damaged_head_is_judged_alike_however_it_comes() {
+    for seed in 0..2000 {
+        let mut seeded = Seeded::new(seed);
+        let mut head = SIMPLE.as_bytes().to_vec();
+        for _ in 0..1 + seeded.below(2) {
+            let at = seeded.below(head.len());
+            head[at] = b"\0\r\n :\x80/Hh#?,\t\x7f1"[seeded.below(15)];
+        }
+        let look = |request: &Request<'_>| (request.head_bytes, request.path.to_owned());
+        let whole = parsed(&head, look);
+        let first = (0..=head.len()).map(|end| parsed(&head[..end], look)).find(|verdict| {
+            // An early verdict must not be taken back when more arrives.
+            !matches!(verdict, Ok(None))
+        });
+        assert_eq!(first.unwrap_or(Ok(None)), whole, "seed {seed}");
+        // `head_end` never keeps a caller waiting for a head that is complete.
+        if let Ok(Some((head_bytes, _))) = whole {
+            assert_eq!(head_end(&head, 0), Some(head_bytes), "seed {seed}");
+        }
     }
 }
