@@ -193,9 +193,9 @@ pub static KEYS: [Key; 27] = [
     Key {
         name: "descriptors",
         flag: Some(Flag::Value("auto|regular|direct")),
-        help: "How the io_uring driver keeps sockets: \"direct\" ones do not count against \
-               LimitNOFILE, \"regular\" ones are visible to `ss -p`; \"auto\" goes by \
-               limits.connections_max.",
+        help: "How the io_uring driver keeps sockets: \"direct\" in a table for each shard, so that \
+               LimitNOFILE bounds a shard and not the process; \"regular\" visible to `ss -p`; \
+               \"auto\" goes by limits.connections_max.",
         set: |config, value| set(&mut config.descriptors, value.choice(&DESCRIPTORS)),
         show: |config| word(&DESCRIPTORS, config.descriptors),
     },

@@ -15,18 +15,18 @@ const PROGRAM_BYTES: u64 = 6 << 20;
 /// Stack that a shard's thread really touches.
 const STACK_BYTES: u64 = 128 << 10;
 
-/// Receive buffers of one shard: their count covers a full tick of receives, each takes what a
-/// telemetry client sends at once.
-pub const RECEIVE_BUFFERS_PER_SHARD: u64 = 1024;
+/// Receive buffers of one shard, shared by all its clients: half a tick of receives. When all are
+/// in use the kernel waits for the next tick.
+pub const RECEIVE_BUFFERS_PER_SHARD: u64 = 512;
 
-/// Bytes of one receive buffer.
+/// Bytes of one receive buffer: what a telemetry client sends at once.
 pub const RECEIVE_BUFFER_BYTES: u64 = 4096;
 
 /// Submission entries (64 bytes each) of one shard's ring.
 pub const SUBMISSION_ENTRIES: u64 = 1024;
 
 /// Completion entries (16 bytes each) of one shard's ring.
-pub const COMPLETION_ENTRIES: u64 = 16 * 1024;
+pub const COMPLETION_ENTRIES: u64 = 8 * 1024;
 
 /// What one connection costs in the tables of driver, shard, hub and wheel while it is idle and
 /// holds a few subscriptions.
