@@ -471,13 +471,32 @@ pub fn annotated(config: &Config) -> String {
             table = key.table();
             let _ = writeln!(page, "[{table}]\n");
         }
-        let _ = writeln!(page, "# {}\n#{} = {}\n", key.help, key.last(), (key.show)(config));
+        comment(&mut page, key.help);
+        let _ = writeln!(page, "#{} = {}\n", key.last(), (key.show)(config));
     }
     let _ = writeln!(page, "#[[{CHANNEL_TABLE}]]");
     for (key, example) in CHANNEL_KEYS.iter().zip(["md.*", "drop_oldest"]) {
-        let _ = writeln!(page, "# {}\n#{} = {example:?}", key.help, key.name);
+        comment(&mut page, key.help);
+        let _ = writeln!(page, "#{} = {example:?}", key.name);
     }
     page
+}
+
+/// Appends `text` as comment lines that fit an editor.
+fn comment(page: &mut String, text: &str) {
+    const WIDTH: usize = 96;
+    let mut width = 1;
+    page.push('#');
+    for word in text.split(' ') {
+        if width + 1 + word.len() > WIDTH {
+            page.push_str("\n#");
+            width = 1;
+        }
+        page.push(' ');
+        page.push_str(word);
+        width += 1 + word.len();
+    }
+    page.push('\n');
 }
 
 const _: () = assert!(limits::MESSAGE_BYTES_MAX_MAX as u64 <= GIB);
