@@ -162,7 +162,7 @@ pub static KEYS: [Key; 27] = [
         name: "shards",
         flag: Some(Flag::Value("COUNT")),
         help: "Threads, each with its own ring, listener and clients; \"auto\" is one for each CPU \
-               this process may use.",
+               this process may use, up to 32.",
         set: |config, value| {
             let shards = match value.is(AUTO) {
                 true => Ok(Config::default().shards),

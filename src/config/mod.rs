@@ -20,6 +20,10 @@ use std::time::Duration;
 
 use crate::hub::Rules;
 
+/// Shards that are started without being asked for. There is a mailbox for each pair of them; on
+/// a workstation with many more CPUs those would cost more than the clients do.
+pub const SHARDS_DEFAULT_MAX: usize = 32;
+
 /// Everything the server needs to know, proven.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -27,7 +31,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where the operator looks (`/metrics`, `/healthz`, `/readyz`); `None` for no admin listener.
     pub admin: Option<SocketAddr>,
-    /// One thread, ring and listener each. Default: one for each CPU this process may use.
+    /// One thread, ring and listener each. Default: one for each CPU this process may use, up to
+    /// [`SHARDS_DEFAULT_MAX`].
     pub shards: usize,
     /// Whether each shard's thread is bound to a CPU of its own.
     pub pin: bool,
@@ -148,7 +153,9 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             admin: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 9090))),
-            shards: std::thread::available_parallelism().map_or(1, usize::from),
+            shards: std::thread::available_parallelism()
+                .map_or(1, usize::from)
+                .min(SHARDS_DEFAULT_MAX),
             pin: true,
             driver: DriverKind::Auto,
             descriptors: Descriptors::Auto,

@@ -227,6 +227,14 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_fit_on_every_machine() {
+        let config = config(super::super::SHARDS_DEFAULT_MAX, Config::default().limits.memory_max);
+        let plan = MemoryPlan::of(&config);
+        assert!(plan.needed() <= plan.memory_max, "{plan}");
+        assert!(Config::default().shards <= limits::SHARDS_MAX);
+    }
+
+    #[test]
     fn a_ceiling_below_the_fixed_part_is_seen() {
         let plan = MemoryPlan::of(&config(2, 64 << 20));
         assert!(plan.needed() > plan.memory_max);
