@@ -193,7 +193,9 @@ impl Uring {
         let can_install = ring.raw().submitter().register_probe(&mut known).is_ok()
             && known.is_supported(opcode::FixedFdInstall::CODE);
         if settings.direct && !can_install {
-            notes.push("accepted sockets stay with their shard: no FIXED_FD_INSTALL before 6.8".into());
+            notes.push(
+                "accepted sockets stay with their shard: no FIXED_FD_INSTALL before 6.8".into(),
+            );
         }
         let buffers = ReceiveBuffers::new(settings, ring.raw())
             .map_err(|error| explained(error, "the receive buffers"))?;

@@ -236,9 +236,8 @@ impl Ring {
         // SAFETY: EXT_ARG announces exactly this argument, and both it and the time it points
         // to live until the call returns. What the queued entries refer to is the business of
         // `push`.
-        let entered = unsafe {
-            self.ring.submitter().enter(queued, want, flags.bits(), Some(&args))
-        };
+        let entered =
+            unsafe { self.ring.submitter().enter(queued, want, flags.bits(), Some(&args)) };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
@@ -305,8 +304,7 @@ impl Ring {
             let flags = EnterFlags::GETEVENTS;
             // SAFETY: submits nothing and passes no argument; it only moves what overflowed
             // into the queue that `ring_next` has just emptied.
-            let flushed =
-                unsafe { self.ring.submitter().enter::<()>(0, 0, flags.bits(), None) };
+            let flushed = unsafe { self.ring.submitter().enter::<()>(0, 0, flags.bits(), None) };
             if let Err(error) = flushed
                 && error.raw_os_error() != Some(libc::EINTR)
             {
@@ -337,11 +335,7 @@ impl Ring {
 
     fn ring_next(&mut self) -> Option<Outcome> {
         let entry = self.ring.completion().next()?;
-        Some(Outcome {
-            user_data: entry.user_data(),
-            result: entry.result(),
-            flags: entry.flags(),
-        })
+        Some(Outcome { user_data: entry.user_data(), result: entry.result(), flags: entry.flags() })
     }
 }
 

@@ -92,7 +92,8 @@ impl Uring {
                 self.ring.push(entry.flags(entry_flags).user_data(name));
             }
         }
-        let heard = self.ring.submit().and_then(|()| self.hear_sends(piece, asked, first, outcomes));
+        let heard =
+            self.ring.submit().and_then(|()| self.hear_sends(piece, asked, first, outcomes));
         if let Err(error) = heard {
             for outcome in &mut outcomes[first..] {
                 *outcome = Sent::Failed(io::Error::new(error.kind(), error.to_string()));
