@@ -17,7 +17,7 @@ use socket2::SockRef;
 use crate::Kind;
 
 /// Far above what any claim takes, far below what a person waits for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Runs a claim on a thread of its own, so that one that hangs fails instead.
 pub(crate) fn bounded(claim: fn()) {
@@ -162,7 +162,12 @@ impl<K: Kind> World<K> {
     pub(crate) fn until(&mut self, what: &str, mut reached: impl FnMut(&mut Self) -> bool) {
         let start = Instant::now();
         while !reached(self) {
-            assert!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
+            assert!(
+                start.elapsed() < PATIENCE,
+                "waited in vain for: {what} ({:?}, failures to accept: {:?})",
+                self.driver.describe(),
+                self.accept_failures
+            );
             self.tick(Duration::from_millis(50));
         }
     }
@@ -191,7 +196,11 @@ impl<K: Kind> World<K> {
     }
 
     pub(crate) fn accepted_from(&mut self, peer: SocketAddr) -> SocketId {
-        self.until("an accept", |world| world.accepted.iter().any(|(_, one)| *one == peer));
+        self.until("an accept", |world| {
+            // Slots that are being closed may be short for a moment; trying again is the rule.
+            world.driver.resume_accepting();
+            world.accepted.iter().any(|(_, one)| *one == peer)
+        });
         let at = self.accepted.iter().rposition(|(_, one)| *one == peer).expect("just seen");
         self.accepted[at].0
     }
