@@ -153,7 +153,7 @@ fn why_missing(error: &io::Error) -> Option<&'static str> {
         ),
         libc::EACCES => Some("it is forbidden here (EACCES: a security policy)"),
         libc::EINVAL => Some("the kernel is older than 6.1 (EINVAL)"),
-        libc::EOPNOTSUPP => Some("this kernel's lacks something that is needed (EOPNOTSUPP)"),
+        libc::EOPNOTSUPP => Some("the kernel lacks a feature that is needed (EOPNOTSUPP)"),
         _ => None,
     }
 }

@@ -79,6 +79,7 @@ macro_rules! contract {
                     two_thousand_are_sent_to_in_one_call
                     full_and_free_sockets_keep_their_places_in_one_call
                     a_send_to_a_closed_socket_fails_and_harms_no_other
+                    tiny_queues_neither_lose_bytes_nor_misjudge_sends
                 }
                 receiving {
                     nothing_is_lost_when_buffers_run_out

@@ -42,6 +42,9 @@ fn schedule<K: Kind>(seed: u64) {
     let settings = Settings {
         receive_buffers: [4, 16, 64, 512][dice.below(4)],
         receive_buffer_bytes: [64, 1000, 4096][dice.below(3)],
+        // Queues so small that they overflow, now and then.
+        submissions: 8,
+        completions: [16, 2048][dice.below(2)],
         ..settings()
     };
     let mut world = World::<K>::with(&settings, &ListenerSettings::default());
@@ -95,7 +98,7 @@ fn schedule<K: Kind>(seed: u64) {
     let mut paused = [false; SOCKETS];
     let complete = |world: &World<K>, index: usize, socket: SocketId| {
         let heard = world.of(socket);
-        heard.bytes.len() == BYTES && (index % 3 != 0 || heard.ended)
+        heard.bytes.len() == BYTES && (!index.is_multiple_of(3) || heard.ended)
     };
     let start = std::time::Instant::now();
     let mut steps = 0_u64;

@@ -1,10 +1,10 @@
 //! Sends: whole, partial, full, gathered, many at once.
 
-use std::io::{IoSlice, Read};
+use std::io::{IoSlice, Read, Write};
 use std::thread;
 use std::time::Duration;
 
-use ringcast::io::{Driver, ListenerSettings, SLICES_PER_SEND_MAX, Send, Sent};
+use ringcast::io::{Driver, ListenerSettings, SLICES_PER_SEND_MAX, Send, Sent, Settings, SocketId};
 
 use crate::Kind;
 use crate::world::{Dice, World, pattern, settings};
@@ -179,4 +179,82 @@ pub(crate) fn a_send_to_a_closed_socket_fails_and_harms_no_other<K: Kind>() {
     let mut heard = [0; 5];
     client.read_exact(&mut heard).expect("it was sent");
     assert_eq!(&heard, b"hello");
+}
+
+/// A queue of completions that overflows must not make a send that was cut look whole: every
+/// client talks while each is sent more than it can take, and what arrives is compared.
+pub(crate) fn tiny_queues_neither_lose_bytes_nor_misjudge_sends<K: Kind>() {
+    const SOCKETS: usize = 200;
+    const BYTES: usize = 120_000;
+    const TALK: usize = 2000;
+    let settings = Settings { submissions: 8, completions: 16, ..settings() };
+    let mut world = World::<K>::with(&settings, &small_buffers());
+    let pairs: Vec<_> = (0..SOCKETS).map(|_| world.pair()).collect();
+    let sockets: Vec<SocketId> = pairs.iter().map(|(_, socket)| *socket).collect();
+    let clients: Vec<_> = pairs
+        .into_iter()
+        .enumerate()
+        .collect::<Vec<_>>()
+        .chunks_mut(SOCKETS / 4)
+        .map(|part| {
+            let part: Vec<_> = part
+                .iter()
+                .map(|(index, (client, _))| (*index, client.try_clone().expect("a twin")))
+                .collect();
+            thread::spawn(move || {
+                for round in 0..TALK / 100 {
+                    for (index, client) in &part {
+                        let said = pattern(*index as u64, TALK);
+                        let mut client = client;
+                        client.write_all(&said[round * 100..][..100]).expect("it is open");
+                    }
+                }
+                for (index, client) in &part {
+                    let mut heard = vec![0; BYTES];
+                    let mut client = client;
+                    client.read_exact(&mut heard).expect("it was sent");
+                    assert!(heard == pattern(1000 + *index as u64, BYTES), "client {index}");
+                }
+            })
+        })
+        .collect();
+    let said: Vec<Vec<u8>> = (0..SOCKETS).map(|at| pattern(1000 + at as u64, BYTES)).collect();
+    let mut sent = vec![0; SOCKETS];
+    let mut asked = vec![usize::MAX; SOCKETS];
+    world.until("everyone to have everything", |world| {
+        let due: Vec<usize> = (0..SOCKETS)
+            .filter(|at| {
+                let waits = asked[*at] == world.of(sockets[*at]).writable;
+                sent[*at] < BYTES && !waits
+            })
+            .collect();
+        let slices: Vec<[IoSlice<'_>; 1]> =
+            due.iter().map(|at| [IoSlice::new(&said[*at][sent[*at]..])]).collect();
+        let sends: Vec<Send<'_>> = due
+            .iter()
+            .zip(&slices)
+            .map(|(at, slices)| Send { socket: sockets[*at], slices })
+            .collect();
+        let mut outcomes = Vec::new();
+        world.driver.send(&sends, &mut outcomes);
+        for (at, outcome) in due.into_iter().zip(outcomes) {
+            match outcome {
+                Sent::Whole => sent[at] = BYTES,
+                Sent::Partial(count) => {
+                    sent[at] += count;
+                    asked[at] = world.of(sockets[at]).writable;
+                    world.await_writable(sockets[at]);
+                }
+                Sent::Failed(error) => panic!("sending failed: {error}"),
+            }
+        }
+        clients.iter().all(thread::JoinHandle::is_finished)
+            && sockets.iter().all(|socket| world.of(*socket).bytes.len() == TALK)
+    });
+    for client in clients {
+        client.join().expect("every byte arrived, in order");
+    }
+    for (at, socket) in sockets.iter().enumerate() {
+        assert!(world.of(*socket).bytes == pattern(at as u64, TALK), "socket {at}");
+    }
 }

@@ -304,6 +304,10 @@ impl Aside {
         self.kept.contains_key(&socket)
     }
 
+    pub(super) fn has_resumed(&self) -> bool {
+        !self.resumed.is_empty()
+    }
+
     pub(super) fn resume(&mut self, socket: SocketId) {
         if self.holds(socket) {
             self.resumed.push_back(socket);

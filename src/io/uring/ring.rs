@@ -60,7 +60,9 @@ impl Ring {
             .setup_taskrun_flag()
             // One bad request must not hold up those behind it.
             .setup_submit_all()
-            .setup_cqsize(settings.completions)
+            // Fewer completions than submissions, or too many of either, would be refused.
+            .setup_cqsize(settings.completions.max(settings.submissions))
+            .setup_clamp()
             .build(settings.submissions)?;
         let features = ring.params();
         if !(features.is_feature_ext_arg()
