@@ -1,0 +1,123 @@
+//! SIGTERM: everybody is told when to come back, nobody loses what was acknowledged, and the
+//! process is gone by its deadline.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::client::{Client, Event};
+use crate::on_every_setup;
+use crate::raw::get;
+use crate::server::{Server, Setup};
+
+on_every_setup!(
+    every_subscriber_gets_goaway_then_1001_spread_over_the_window,
+    a_second_signal_ends_at_once,
+    without_clients_it_ends_at_once_and_interrupt_does_the_same,
+    a_stuck_client_does_not_hold_up_the_end,
+    draining_takes_no_new_clients_and_says_so,
+);
+
+const SUBSCRIBERS: usize = 1000;
+
+pub async fn every_subscriber_gets_goaway_then_1001_spread_over_the_window(setup: Setup) {
+    const WINDOW: Duration = Duration::from_millis(2000);
+    const MESSAGES: u64 = 50;
+    let mut server = Server::start(setup, "[timing]\ndrain_window = \"2s\"").await;
+    let mut clients = Vec::new();
+    for _ in 0..SUBSCRIBERS / 50 {
+        clients.extend(join_all((0..50).map(|_| Client::open(&server))).await);
+    }
+    join_all(clients.iter_mut().map(|client| client.subscribe("a"))).await;
+    let mut publisher = Client::open(&server).await;
+    for seq in 1..=MESSAGES {
+        assert_eq!(publisher.publish_acked("a", &seq.to_string()).await, seq);
+    }
+    // Acknowledged, and the next thing that happens is the signal.
+    server.signal(libc::SIGTERM);
+    let signalled = Instant::now();
+    let ends = join_all(clients.iter_mut().map(async |client| {
+        for seq in 1..=MESSAGES {
+            assert_eq!(client.hear_kind("message").await.number("seq"), seq);
+        }
+        let goaway = client.hear_kind("goaway").await.number("reconnect_after_ms");
+        let (code, reason) = client.closed().await;
+        assert_eq!(code, 1001, "{reason}");
+        (goaway, signalled.elapsed())
+    }))
+    .await;
+    let status = server.ended(WINDOW + Duration::from_secs(6)).await;
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    assert_eq!(publisher.closed().await.0, 1001);
+
+    // Spread: no quarter of the window is without its share, and none has nearly all.
+    let mut quarters = [0_usize; 4];
+    for (_, at) in &ends {
+        let quarter = (at.as_millis() * 4 / WINDOW.as_millis()).min(3) as usize;
+        quarters[quarter] += 1;
+    }
+    assert!(quarters.iter().all(|count| *count >= SUBSCRIBERS / 20), "{quarters:?}");
+    assert!(quarters.iter().all(|count| *count <= SUBSCRIBERS * 6 / 10), "{quarters:?}");
+    let shortest = ends.iter().map(|(goaway, _)| *goaway).min().expect("some");
+    let longest = ends.iter().map(|(goaway, _)| *goaway).max().expect("some");
+    let spread = longest - shortest;
+    assert!(u128::from(spread) >= WINDOW.as_millis() / 2, "all come back at once: {spread} ms");
+}
+
+pub async fn a_second_signal_ends_at_once(setup: Setup) {
+    let mut server = Server::start(setup, "[timing]\ndrain_window = \"30s\"").await;
+    let mut clients = join_all((0..20).map(|_| Client::open(&server))).await;
+    server.signal(libc::SIGTERM);
+    clients[0].hear_kind("goaway").await;
+    assert!(server.child.try_wait().expect("waitable").is_none(), "the window is not over");
+    server.signal(libc::SIGTERM);
+    let signalled = Instant::now();
+    server.ended(Duration::from_secs(3)).await;
+    assert!(signalled.elapsed() < Duration::from_secs(2));
+}
+
+pub async fn without_clients_it_ends_at_once_and_interrupt_does_the_same(setup: Setup) {
+    let mut server = Server::start(setup, "[timing]\ndrain_window = \"30s\"").await;
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        server.signal(signal);
+        let status = server.ended(Duration::from_secs(3)).await;
+        assert_eq!(status.code(), Some(0), "{}", server.log());
+        server.restart().await;
+    }
+}
+
+pub async fn a_stuck_client_does_not_hold_up_the_end(setup: Setup) {
+    let config = "[timing]\ndrain_window = \"500ms\"\nclose_timeout = \"500ms\"";
+    let mut server = Server::start(setup, config).await;
+    let mut stuck = Client::open_with(&server, Some(4096)).await;
+    stuck.subscribe("a").await;
+    let half_open = TcpStream::connect(server.address).await.expect("connects");
+    let mut publisher = Client::open(&server).await;
+    for _ in 0..200 {
+        publisher.publish("a", &format!("\"{}\"", "x".repeat(50_000))).await;
+    }
+    publisher.publish_acked("a", "1").await;
+    server.signal(libc::SIGTERM);
+    let status = server.ended(Duration::from_secs(5)).await;
+    assert_eq!(status.code(), Some(0), "{}", server.log());
+    drop((stuck, half_open));
+}
+
+pub async fn draining_takes_no_new_clients_and_says_so(setup: Setup) {
+    let mut server = Server::start(setup, "[timing]\ndrain_window = \"2s\"").await;
+    let mut clients = join_all((0..50).map(|_| Client::open(&server))).await;
+    server.signal(libc::SIGTERM);
+    clients[0].hear_kind("goaway").await;
+    sleep(Duration::from_millis(50)).await;
+    // Load balancers ask before they send somebody.
+    let ready = get(server.admin, "/readyz").await.expect("the operator is still answered");
+    assert_eq!(ready.status, 503);
+    assert!(Client::try_open(&server, None).await.is_err(), "it took a new client");
+    for client in &mut clients[1..] {
+        let event = client.event().await;
+        assert!(matches!(&event, Event::Text(heard) if heard.kind() == "goaway"), "{event:?}");
+    }
+    server.ended(Duration::from_secs(9)).await;
+}
