@@ -9,7 +9,7 @@ import { createRequire } from "node:module";
 import { join } from "node:path";
 import { Checks, Server, sleep, until } from "./server.mjs";
 
-const { chromium } = createRequire(`${process.env.NODE_MODULES ?? import.meta.dirname}/`)("playwright-core");
+const { chromium } = createRequire(process.env.NODE_MODULES ? `${process.env.NODE_MODULES}/` : import.meta.url)("playwright-core");
 const [binary, driver, artifacts] = process.argv.slice(2);
 mkdirSync(artifacts, { recursive: true });
 

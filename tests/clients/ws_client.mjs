@@ -7,7 +7,7 @@ import { createRequire } from "node:module";
 import { Ringcast, RingcastError } from "../../src/web/ringcast.js";
 import { Checks, Server, sleep, until } from "./server.mjs";
 
-const WebSocket = createRequire(`${process.env.NODE_MODULES ?? import.meta.dirname}/`)("ws");
+const WebSocket = createRequire(process.env.NODE_MODULES ? `${process.env.NODE_MODULES}/` : import.meta.url)("ws");
 const [binary, driver] = process.argv.slice(2);
 const SUBPROTOCOL = "ringcast.json.v1";
 
