@@ -17,9 +17,6 @@ use crate::generator::{Fleet, Greeting, PONG, TEXT, write_masked};
 use crate::machine;
 use crate::servers::{self, Dialect};
 
-/// Connections of one part: below every usual hard limit on descriptors.
-const PART_CONNECTIONS_MAX: usize = 15_000;
-
 /// How long the broadcast may take to reach everyone.
 const BROADCAST_TIME_MAX: Duration = Duration::from_secs(30);
 
@@ -42,6 +39,9 @@ pub(crate) struct Arguments {
     /// Arguments of `ringcast serve` when it is started here.
     #[arg(long, default_value = "--shards 6 --descriptors direct", allow_hyphen_values = true)]
     server_arguments: String,
+    /// Connections of one part at most: below the hard limit on descriptors.
+    #[arg(long, default_value_t = 15_000)]
+    part_connections_max: usize,
     /// How long to hold before the broadcast: longer than the ping interval.
     #[arg(long, default_value_t = 40)]
     seconds: u64,
@@ -64,7 +64,7 @@ pub(crate) struct PartArguments {
 pub(crate) fn run(arguments: &Arguments) -> io::Result<bool> {
     let mut server = Server::take(arguments)?;
     let before = server.memory()?;
-    let parts_count = arguments.connections.div_ceil(PART_CONNECTIONS_MAX);
+    let parts_count = arguments.connections.div_ceil(arguments.part_connections_max);
     let bar = ProgressBar::new(arguments.connections as u64);
     let mut parts = Vec::new();
     let mut opening = Duration::ZERO;
@@ -135,6 +135,9 @@ impl Server {
         let mut command = Command::new(binary);
         command.arg("serve").args(arguments.server_arguments.split_whitespace());
         command.args(["--listen", &address.to_string()]);
+        // The publisher comes on top, and the default stands at exactly 100,000.
+        let connections_max = arguments.connections + 1_000;
+        command.env("RINGCAST_LIMITS_CONNECTIONS_MAX", connections_max.to_string());
         command.args(["--admin", &servers::free_address()?.to_string()]);
         let child = servers::spawn_pinned(&mut command, None)?;
         let mut server = Self { address, pid: Some(child.id()), child: Some(child) };
@@ -160,7 +163,7 @@ impl Server {
     /// Resident memory of the server, and the kernel's slab.
     fn memory(&self) -> io::Result<Option<(u64, u64)>> {
         let Some(pid) = self.pid else { return Ok(None) };
-        let slab = match machine::slab_object_bytes() {
+        let slab = match machine::socket_slab_bytes() {
             Some(bytes) => bytes,
             None => machine::slab_bytes()?,
         };

@@ -165,16 +165,12 @@ impl Running {
         machine::cpu_ns(self.pid())
     }
 
-    /// Payload bytes and sends the server counted itself, where it counts them: the difference
+    /// Bytes and sends the server counted itself, where it counts them: the difference
     /// of two such pairs is bytes per send.
     pub(crate) fn sends_counted(&self) -> Option<Sends> {
         let page = http_get(self.admin?, "/metrics").ok()?;
-        let sum = |names: &[&str]| {
-            let of = |name: &str| sum_of_series(&page, name);
-            names.iter().find_map(|name| of(name))
-        };
-        let bytes = sum(&["ringcast_bytes_sent_total", "ringcast_bytes_out_total"])?;
-        let sends = sum(&["ringcast_sends_total"])?;
+        let bytes = sum_of_series(&page, "ringcast_sent_bytes_total")?;
+        let sends = sum_of_series(&page, "ringcast_sends_total")?;
         Some(Sends { bytes, sends })
     }
 

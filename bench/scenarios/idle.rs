@@ -19,8 +19,8 @@ const SETTLE: Duration = Duration::from_millis(1500);
 pub(super) fn columns() -> Vec<Column> {
     vec![
         Column::main("server RSS bytes per connection", Better::Lower),
-        Column::main("kernel slab bytes per connection, both ends (objects)", Better::Lower),
-        Column::also("the same by pages", 0),
+        Column::main("kernel slab bytes per connection, both ends (socket caches)", Better::Lower),
+        Column::also("all slab pages, both ends", 0),
         Column::also("connections", 0),
     ]
 }
@@ -88,7 +88,7 @@ impl Memory {
     fn read(running: &Running) -> io::Result<Self> {
         Ok(Self {
             resident: machine::resident_bytes(running.pid())? as f64,
-            objects: machine::slab_object_bytes().map_or(f64::NAN, |bytes| bytes as f64),
+            objects: machine::socket_slab_bytes().map_or(f64::NAN, |bytes| bytes as f64),
             pages: machine::slab_bytes()? as f64,
         })
     }
