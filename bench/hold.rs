@@ -27,9 +27,9 @@ pub(crate) struct Arguments {
     /// Connections in all.
     #[arg(long, default_value_t = 100_000)]
     connections: usize,
-    /// The server's data listener. Without it a server is started and ended here.
-    #[arg(long)]
-    address: Option<SocketAddr>,
+    /// The server, as `ws://ADDRESS:PORT/ws`. Without it a server is started and ended here.
+    #[arg(long, value_parser = address_of)]
+    url: Option<SocketAddr>,
     /// The server's process, to read its memory, when it was not started here.
     #[arg(long)]
     server_pid: Option<u32>,
@@ -60,8 +60,26 @@ pub(crate) struct PartArguments {
     seconds_max: u64,
 }
 
+/// The address in a URL. Names are not looked up: this load stays on one machine.
+fn address_of(url: &str) -> Result<SocketAddr, String> {
+    let rest = url.strip_prefix("ws://").unwrap_or(url);
+    let (address, path) = rest.split_once('/').unwrap_or((rest, "ws"));
+    if path != "ws" {
+        return Err("only /ws has channels".to_owned());
+    }
+    let address: SocketAddr =
+        address.parse().map_err(|error| format!("{error} (wanted: ws://127.0.0.1:8080/ws)"))?;
+    if !address.ip().is_loopback() {
+        return Err("this load is for loopback only".to_owned());
+    }
+    Ok(address)
+}
+
 /// Holds, broadcasts, reports; returns whether everyone was reached.
 pub(crate) fn run(arguments: &Arguments) -> io::Result<bool> {
+    if arguments.connections == 0 || arguments.part_connections_max == 0 {
+        return Err(io::Error::other("nothing to hold"));
+    }
     let mut server = Server::take(arguments)?;
     let before = server.memory()?;
     let parts_count = arguments.connections.div_ceil(arguments.part_connections_max);
@@ -109,8 +127,19 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<bool> {
         let both = each(held.1, before.1);
         println!("| kernel slab per connection, both ends | {both:.0} bytes |");
     }
-    let whole = total.reached == arguments.connections as u64 && total.closed == 0;
-    println!("\n{}", if whole { "everyone was reached" } else { "**NOT everyone was reached**" });
+    let mut whole = true;
+    if total.reached != arguments.connections as u64 || total.closed > 0 {
+        whole = false;
+        println!("\n**NOT everyone was reached**");
+    }
+    // Held for less than a ping interval, nobody is pinged, and nothing is shown about pings.
+    if total.pings > 0 && total.unpinged > 0 {
+        whole = false;
+        println!("\n**NOT everyone was pinged: hold for longer than a ping interval**");
+    }
+    if whole {
+        println!("\neveryone was reached");
+    }
     Ok(whole)
 }
 
@@ -123,7 +152,7 @@ struct Server {
 
 impl Server {
     fn take(arguments: &Arguments) -> io::Result<Self> {
-        if let Some(address) = arguments.address {
+        if let Some(address) = arguments.url {
             return Ok(Self { address, pid: arguments.server_pid, child: None });
         }
         let binary = match &arguments.server_binary {

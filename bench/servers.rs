@@ -1,5 +1,6 @@
 //! The servers under test: how each is started, found ready, and ended.
 
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
@@ -112,6 +113,8 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     admin: Option<SocketAddr>,
     child: Child,
+    /// What it writes to its standard error.
+    log: PathBuf,
 }
 
 impl Running {
@@ -148,9 +151,12 @@ impl Running {
                 (command, None)
             }
         };
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // A file, not a pipe: a server that logs much must not wait for a reader.
+        let log_name = format!("ringcast-bench-{}-{}.log", std::process::id(), address.port());
+        let log = std::env::temp_dir().join(log_name);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         let child = spawn_pinned(&mut command, Some(machine::SERVER_CPU))?;
-        let mut running = Self { server, address, admin, child };
+        let mut running = Self { server, address, admin, child, log };
         running.wait_until_ready()?;
         Ok(running)
     }
@@ -196,14 +202,16 @@ impl Running {
     }
 
     /// An error that carries the last words of the server.
-    fn failed(&mut self, what: &str) -> io::Error {
-        // The pipe ends only when the child has ended.
-        let _ = self.child.kill();
-        let mut words = String::new();
-        if let Some(stderr) = self.child.stderr.as_mut() {
-            let _ = stderr.read_to_string(&mut words);
-        }
-        io::Error::other(format!("{} {what}: {}", self.server.name(), words.trim()))
+    fn failed(&self, what: &str) -> io::Error {
+        io::Error::other(format!("{} {what}: {}", self.server.name(), self.last_words()))
+    }
+
+    /// The last lines of the server's log.
+    pub(crate) fn last_words(&self) -> String {
+        let log = fs::read(&self.log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(3)..].join(" / ")
     }
 }
 
@@ -212,6 +220,7 @@ impl Drop for Running {
         // Not a drain: what was measured is measured, and a drain may take half a minute.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = fs::remove_file(&self.log);
     }
 }
 

@@ -82,13 +82,26 @@ fn compare(
         while index < servers.len() {
             let server = servers[index];
             bar.set_message(format!("{} round {round} {}", scenario.name(), server.name()));
-            let outcome = Running::start(server, binary, scenario.floor_sizes())
-                .and_then(|running| scenario.run(&running, load));
+            let outcome =
+                Running::start(server, binary, scenario.floor_sizes()).and_then(|running| {
+                    scenario.run(&running, load).map_err(|error| {
+                        io::Error::other(format!(
+                            "{error}; its log ends: {:?}",
+                            running.last_words()
+                        ))
+                    })
+                });
             bar.inc(1);
             match outcome {
                 Ok(outcome) => {
                     for warning in outcome.warnings {
                         warnings.push(format!("{}, round {round}: {warning}", server.name()));
+                    }
+                    for (column, figure) in scenario.columns().iter().zip(&outcome.figures) {
+                        if column.compare && !figure.is_finite() {
+                            let name = server.name();
+                            warnings.push(format!("{name}, round {round}: no {}", column.name));
+                        }
                     }
                     figures[index].push(outcome.figures);
                     index += 1;
