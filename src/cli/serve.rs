@@ -88,7 +88,10 @@ fn run(config: &Config, feed: Feed) -> std::io::Result<Outcome> {
 
 fn bind_admin(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).map_err(|error| {
-        std::io::Error::new(error.kind(), format!("binding the admin listener to {address}: {error}"))
+        std::io::Error::new(
+            error.kind(),
+            format!("binding the admin listener to {address}: {error}"),
+        )
     })
 }
 

@@ -110,8 +110,7 @@ impl Proof {
 
     fn rule(&mut self, raw: RawRule) {
         let required = &CHANNEL_KEYS[0];
-        let mut rule =
-            ChannelRule { pattern: String::new(), overflow: self.config.overflow };
+        let mut rule = ChannelRule { pattern: String::new(), overflow: self.config.overflow };
         if !raw.settings.iter().any(|(key, ..)| key.name == required.name) {
             let text = format!("needs {} = \"...\"", required.name);
             self.problems.push(Problem { place: raw.place, key: CHANNEL_TABLE.into(), text });

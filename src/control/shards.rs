@@ -64,7 +64,8 @@ impl Shards {
         ));
         let mut seeds = Seeds::from_system()?;
         let home_seed = seeds.next();
-        let (addresses, mailboxes): (Vec<_>, Vec<_>) = (0..config.shards).map(|_| mailbox()).unzip();
+        let (addresses, mailboxes): (Vec<_>, Vec<_>) =
+            (0..config.shards).map(|_| mailbox()).unzip();
         let metrics: Vec<Arc<Metrics>> = (0..config.shards).map(|_| Arc::default()).collect();
         let cpus = allowed_cpus();
         let (ready, started) = crossbeam_channel::bounded(config.shards);
@@ -183,9 +184,7 @@ impl ThreadPlan {
         };
         let random = fastrand::Rng::with_seed(self.seed);
         let mut shard = Shard::new(self.settings, driver, shared, random);
-        let ended = shard
-            .listen(self.listener)
-            .and_then(|()| run(&mut shard, &self.metrics));
+        let ended = shard.listen(self.listener).and_then(|()| run(&mut shard, &self.metrics));
         if let Err(error) = ended {
             let _ = self.failures.send(format!("shard {}: {error}", self.index));
         }
