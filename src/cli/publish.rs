@@ -47,6 +47,8 @@ pub fn publish(arguments: Pub) -> u8 {
         let line =
             Line { name: String::new(), payload: Ok(arguments.payload.clone().into_bytes()) };
         sender.send(line).expect("the other end is right here");
+        // The end of the input: nothing else is published.
+        drop(sender);
     }
     publish_lines(arguments, url, lines, io::stdout().lock(), io::stderr())
 }
