@@ -32,7 +32,8 @@ use std::io;
 use io_uring::cqueue;
 
 use super::ring::Outcome;
-use super::{Socket, TAG_POLL, TAG_RECEIVE, TAG_RECEIVE_MANY, Uring};
+use super::socket::Socket;
+use super::{TAG_POLL, TAG_RECEIVE, TAG_RECEIVE_MANY, Uring};
 use crate::io::{Buffer, Completion, SocketId};
 
 /// Receives without a word of quiet that make a socket chatty. A multishot receive pays for
