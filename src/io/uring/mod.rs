@@ -354,6 +354,13 @@ impl Drop for Uring {
         let patience = Some(Timespec::from(FAREWELL));
         let _ = self.ring.raw().submitter().register_sync_cancel(patience, CancelBuilder::any());
         if !self.direct {
+            while let Some(outcome) = self.ring.next() {
+                let (tag, _) = SocketId::unpack(outcome.user_data);
+                if tag == TAG_ACCEPT && outcome.result >= 0 {
+                    // SAFETY: accepted for us, and nobody has heard of it.
+                    drop(unsafe { OwnedFd::from_raw_fd(outcome.result) });
+                }
+            }
             for state in self.sockets.drain() {
                 // SAFETY: the table held the only claim to this descriptor and gave it up.
                 drop(unsafe { OwnedFd::from_raw_fd(state.number) });
