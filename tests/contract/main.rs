@@ -89,6 +89,7 @@ macro_rules! contract {
                     a_paused_idle_socket_is_silent_and_loses_nothing
                     a_paused_chatty_socket_is_silent_and_loses_nothing
                     the_end_of_a_paused_socket_waits_for_resume
+                    what_arrives_during_sends_keeps_its_order
                     two_thousand_sockets_echo
                 }
                 breaking {

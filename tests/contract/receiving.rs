@@ -159,6 +159,33 @@ pub(crate) fn the_end_of_a_paused_socket_waits_for_resume<K: Kind>() {
     }
 }
 
+/// A send may meet what the kernel has to tell of others; none of it may be lost or overtaken.
+pub(crate) fn what_arrives_during_sends_keeps_its_order<K: Kind>() {
+    const PART: usize = 30_000;
+    let settings = Settings { receive_buffer_bytes: 512, ..settings() };
+    let mut world = World::<K>::with(&settings, &ListenerSettings::default());
+    let (mut talker, talks) = world.pair();
+    let (mut listener, listens) = world.pair();
+    world.make_chatty(&mut talker, talks);
+    let before = world.of(talks).bytes.len();
+    let said = pattern(11, 40 * PART);
+    for (round, part) in said.chunks(PART).enumerate() {
+        for half in part.chunks(PART / 2) {
+            talker.write_all(half).expect("it is open");
+            thread::sleep(Duration::from_millis(1));
+            assert!(matches!(world.send(listens, &[b"."]), Sent::Whole));
+        }
+        listener.read_exact(&mut [0; 2]).expect("it was sent");
+        if round % 2 == 0 {
+            world.until_bytes(talks, before + (round + 1) * PART);
+        } else {
+            world.tick(Duration::ZERO);
+        }
+    }
+    world.until_bytes(talks, before + said.len());
+    assert!(world.of(talks).bytes[before..] == said, "in order");
+}
+
 pub(crate) fn two_thousand_sockets_echo<K: Kind>() {
     const COUNT: usize = 2000;
     const ROUNDS: usize = 5;

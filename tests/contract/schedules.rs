@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ringcast::io::{Driver, ListenerSettings, Settings, SocketId};
+use ringcast::io::{Driver, ListenerSettings, Sent, Settings, SocketId};
 
 use crate::Kind;
 use crate::world::{Dice, World, pattern, settings};
@@ -135,6 +135,12 @@ fn schedule<K: Kind>(seed: u64) {
                     world.resume(*socket);
                 }
             }
+        }
+        if !open.is_empty() && dice.below(2) == 0 {
+            // Whom it reaches does not matter: it hears outcomes that are not its own.
+            let (_, socket) = open[dice.below(open.len())];
+            let outcome = world.send(socket, &[b"."]);
+            assert!(!matches!(outcome, Sent::Failed(_)), "nothing broke: {outcome:?}");
         }
         world.tick(Duration::from_micros(dice.below(3) as u64 * 500));
         for (index, socket) in &open {
