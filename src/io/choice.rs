@@ -173,7 +173,61 @@ pub(super) fn direct_fits(settings: &Settings) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::thread;
+
     use super::{Choice, Preference, Settings, choose};
+
+    /// What `choose` says where making a ring fails with `code`, by a seccomp filter that binds
+    /// one thread, as a container's binds all.
+    fn choose_where_rings_fail(preference: Preference, code: i32) -> io::Result<Choice> {
+        let forbid_and_choose = move || {
+            let jump = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+            let call = u32::try_from(libc::SYS_io_uring_setup).expect("a small number");
+            let refusal = libc::SECCOMP_RET_ERRNO | u32::try_from(code).expect("a small number");
+            let mut program = [
+                // The number of the call is the first word of what a filter sees.
+                jump(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+                jump(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call),
+                jump(libc::BPF_RET | libc::BPF_K, 0, 0, refusal),
+                jump(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+            ];
+            let filter = libc::sock_fprog { len: 4, filter: program.as_mut_ptr() };
+            // SAFETY: the filter and its program live across the calls, which copy them. They
+            // bind this thread alone, and it ends with this closure.
+            let done = unsafe {
+                libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                    && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &filter) == 0
+            };
+            assert!(done, "a filter can be set: {}", io::Error::last_os_error());
+            choose(preference, &Settings::default())
+        };
+        thread::spawn(forbid_and_choose).join().expect("no panic")
+    }
+
+    #[test]
+    fn a_machine_that_forbids_io_uring_gets_epoll_and_the_reason() {
+        for (code, name) in
+            [(libc::EPERM, "EPERM"), (libc::ENOSYS, "ENOSYS"), (libc::EINVAL, "EINVAL")]
+        {
+            let choice = choose_where_rings_fail(Preference::Auto, code).expect("a fallback");
+            assert_eq!(choice.name(), "epoll");
+            assert!(choice.reason().contains(name), "{}", choice.reason());
+            assert!(!choice.reason().contains('\n'));
+            let error = choose_where_rings_fail(Preference::Uring, code).expect_err("no ring");
+            assert!(error.to_string().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_limit_in_the_way_is_named_and_not_fallen_back_from() {
+        for (code, limit) in [(libc::ENOMEM, "RLIMIT_MEMLOCK"), (libc::EMFILE, "RLIMIT_NOFILE")] {
+            for preference in [Preference::Auto, Preference::Uring] {
+                let error = choose_where_rings_fail(preference, code).expect_err("a limit");
+                assert!(error.to_string().contains(limit), "{error}");
+            }
+        }
+    }
 
     #[test]
     fn epoll_is_taken_when_asked_for_and_says_so() {
