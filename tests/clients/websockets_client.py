@@ -18,8 +18,8 @@ CONFIG = """
 [limits]
 outbox_messages_max = 32
 [timing]
-ping_interval = "400ms"
-pong_timeout = "2s"
+ping_interval = "1500ms"
+pong_timeout = "1500ms"
 drain_window = "200ms"
 [socket]
 send_buffer_bytes = 8192
@@ -62,7 +62,7 @@ async def subprotocol_is_agreed_and_the_welcome_comes_first(server):
     async with Client(server) as client:
         assert client.socket.subprotocol == SUBPROTOCOL
         assert client.welcome["type"] == "welcome"
-        assert client.welcome["ping_interval_ms"] == 400
+        assert client.welcome["ping_interval_ms"] == 1500
         assert client.welcome["message_bytes_max"] == 65536
 
 
@@ -122,7 +122,7 @@ async def nothing_follows_the_ack_of_an_unsubscribe(server):
 async def a_client_that_only_answers_pings_stays(server):
     async with Client(server) as client:
         await client.ask(type="subscribe", id=1, channel="python.quiet")
-        await asyncio.sleep(5)  # twice the interval and the timeout together
+        await asyncio.sleep(6.5)  # twice the interval and the timeout together
         assert (await client.ask(type="ping", id=2))["type"] == "pong"
 
 

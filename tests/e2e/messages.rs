@@ -201,13 +201,14 @@ pub async fn channel_names_of_every_kind_come_back_as_they_were(setup: Setup) {
 
 pub async fn ids_come_back_as_they_were(setup: Setup) {
     let server = Server::start(setup, "").await;
-    let mut client = Client::open(&server).await;
+    // By hand: no JSON library here keeps a number of any size.
+    let mut raw = Raw::open(server.address, "/ws").await;
+    raw.next().await.expect("the welcome");
     let longest = format!("\"{}\"", "i".repeat(126));
     for id in ["0", "-1", "1e2", "18446744073709551616", r#""""#, r#""A\"""#, &longest] {
-        client.say(format!(r#"{{"type":"ping","id":{id},"t":1.50}}"#)).await;
-        let pong = client.hear_kind("pong").await;
-        assert!(pong.text.contains(&format!(r#""id":{id}"#)), "{id}: {}", pong.text);
-        assert!(pong.text.contains(r#""t":1.50"#), "{}", pong.text);
+        raw.say(&format!(r#"{{"type":"ping","id":{id},"t":1.50}}"#)).await;
+        let pong = raw.next().await.expect("the pong");
+        assert_eq!(pong.text(), format!(r#"{{"type":"pong","id":{id},"t":1.50}}"#));
     }
 }
 

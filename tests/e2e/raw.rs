@@ -172,13 +172,14 @@ impl Raw {
 /// A masked frame as a client sends it; `first` is its first byte (FIN, RSV, opcode).
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut out = header(first, payload.len() as u64);
-    let key = [0x37, 0xfa, 0x21, 0x3d];
-    out.extend(key);
-    out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key));
     out
 }
 
-/// The header of a masked frame without its key, in the shortest form.
+/// The key of RFC 6455 5.7.
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// The header of a masked frame, in the shortest form.
 pub fn header(first: u8, length: u64) -> Vec<u8> {
     let mut out = vec![first];
     match length {
@@ -192,6 +193,7 @@ pub fn header(first: u8, length: u64) -> Vec<u8> {
             out.extend(length.to_be_bytes());
         }
     }
+    out.extend(MASK);
     out
 }
 
