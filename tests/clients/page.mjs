@@ -81,7 +81,7 @@ await checks.run("the_visitor_can_disconnect_and_connect", async () => {
   await page.getByRole("button", { name: "Connect" }).click();
   await connected();
   await until(async () => (await price("AAPL")) !== still, "the price to move again");
-  await sleep(3_000);
+  await sleep(6_000); // enough for a picture that says something
   await picture("dark");
 });
 
