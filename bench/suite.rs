@@ -20,18 +20,30 @@ pub(crate) fn run(
     runs: usize,
     judge: bool,
 ) -> io::Result<bool> {
+    if runs == 0 || load.seconds <= 0.0 || load.rate == 0 || load.subscribers == 0 {
+        return Err(io::Error::other("runs, seconds, rate and subscribers start at 1"));
+    }
     machine::raise_descriptor_limit()?;
     machine::pin_to(machine::GENERATOR_CPU)?;
     let binary = match &common.server_binary {
         Some(path) => path.clone(),
         None => servers::binary_beside()?,
     };
-    let chosen = if common.servers.is_empty() {
+    let chosen: Vec<Server> = if common.servers.is_empty() {
         let all = Server::all().into_iter();
         all.filter(|server| server.is_available(&binary)).collect()
     } else {
         common.servers.clone()
     };
+    // Found now rather than by a warning in every table.
+    if let Some(server) = chosen.iter().find(|server| !server.is_available(&binary)) {
+        let cure = if server.is_ringcast() {
+            format!("{} is missing: build it, or name it with --server-binary", binary.display())
+        } else {
+            "build with --features peers".to_owned()
+        };
+        return Err(io::Error::other(format!("{} cannot be started: {cure}", server.name())));
+    }
     let suited = |scenario: &Scenario| chosen.iter().filter(|s| scenario.suits(**s)).count();
     let total: usize = scenarios.iter().map(|scenario| suited(scenario) * runs).sum();
     let bar = ProgressBar::new(total as u64);

@@ -104,3 +104,50 @@ pub(crate) fn write_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
         *byte ^= KEY[index & 3];
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Unmasked frames of every length form, as a server sends them.
+    fn stream() -> Vec<u8> {
+        let mut bytes = vec![0x81, 3, b'a', b'b', b'c', 0x89, 0];
+        bytes.extend_from_slice(&[0x82, 126, 1, 44]);
+        bytes.extend_from_slice(&[b'm'; 300]);
+        bytes.extend_from_slice(&[0x81, 127, 0, 0, 0, 0, 0, 1, 17, 112]);
+        bytes.extend_from_slice(&[b'l'; 70_000]);
+        bytes
+    }
+
+    #[test]
+    fn frames_are_the_same_however_the_bytes_are_cut() {
+        let bytes = stream();
+        let whole: Vec<usize> = Frames::new(&bytes).map(|frame| frame.payload.len()).collect();
+        assert_eq!(whole, [3, 0, 300, 70_000]);
+        for cut in (0..400).chain([1_000, bytes.len() - 1, bytes.len()]) {
+            let mut first = Frames::new(&bytes[..cut]);
+            let mut lengths: Vec<usize> = first.by_ref().map(|f| f.payload.len()).collect();
+            let rest = [first.rest(), &bytes[cut..]].concat();
+            lengths.extend(Frames::new(&rest).map(|frame| frame.payload.len()));
+            assert_eq!(lengths, whole, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn masked_frame_is_the_payload_under_the_key() {
+        let mut out = Vec::new();
+        write_masked(&mut out, TEXT, b"hello");
+        assert_eq!(out[..2], [0x81, 0x85]);
+        let plain: Vec<u8> = out[6..].iter().zip(KEY.iter().cycle()).map(|(a, b)| a ^ b).collect();
+        assert_eq!(plain, b"hello");
+    }
+
+    #[test]
+    fn gap_range_is_read_from_its_text() {
+        let text = br#"{"type":"gap","channel":"c","from":125,"to":131,"reason":"slow_consumer"}"#;
+        let frame = Frame { opcode: TEXT, payload: text };
+        assert!(frame.is_type(b"gap") && !frame.is_message());
+        assert_eq!(frame.number(b"\"from\":"), Some(125));
+        assert_eq!(frame.number(b"\"to\":"), Some(131));
+    }
+}
