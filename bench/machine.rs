@@ -36,13 +36,23 @@ pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
 /// thread that runs while it is read. Kernel workers of a ring are threads of the process and
 /// are counted.
 pub(crate) fn cpu_ns(pid: u32) -> io::Result<u64> {
+    schedstat(pid, 0)
+}
+
+/// Time in nanoseconds that a process's threads were ready to run while something else had their
+/// core (the second field of the same files): how much other work disturbed it.
+pub(crate) fn waited_ns(pid: u32) -> io::Result<u64> {
+    schedstat(pid, 1)
+}
+
+fn schedstat(pid: u32, field: usize) -> io::Result<u64> {
     let mut sum = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path().join("schedstat");
         // A thread may end between the listing and the reading.
         let Ok(text) = fs::read_to_string(path) else { continue };
-        let ran: u64 = text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0);
-        sum += ran;
+        let value = text.split_whitespace().nth(field).and_then(|text| text.parse::<u64>().ok());
+        sum += value.unwrap_or(0);
     }
     Ok(sum)
 }

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
+use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::Table;
-use crate::scenarios::{Load, Scenario};
+use crate::scenarios::{Load, Outcome, Scenario};
 use crate::servers::{self, Running, Server};
 use crate::{Common, machine};
 
@@ -89,20 +90,14 @@ fn compare(
         chosen.iter().copied().filter(|server| scenario.suits(*server)).collect();
     let mut figures: Vec<Vec<Vec<f64>>> = vec![Vec::new(); servers.len()];
     let mut warnings = Vec::new();
+    let mut disturbance = Disturbance::default();
     for round in 1..=runs {
         let mut index = 0;
         while index < servers.len() {
             let server = servers[index];
             bar.set_message(format!("{} round {round} {}", scenario.name(), server.name()));
-            let outcome =
-                Running::start(server, binary, scenario.floor_sizes()).and_then(|running| {
-                    scenario.run(&running, load).map_err(|error| {
-                        io::Error::other(format!(
-                            "{error}; its log ends: {:?}",
-                            running.last_words()
-                        ))
-                    })
-                });
+            let outcome = Running::start(server, binary, scenario.floor_sizes())
+                .and_then(|running| run_once(scenario, &running, load, &mut disturbance));
             bar.inc(1);
             match outcome {
                 Ok(outcome) => {
@@ -127,7 +122,53 @@ fn compare(
             }
         }
     }
+    warnings.extend(disturbance.warning());
     Table { scenario, load: scenario.describe(load), servers, figures, warnings }
+}
+
+/// One run, and how much other work disturbed it.
+fn run_once(
+    scenario: Scenario,
+    running: &Running,
+    load: &Load,
+    disturbance: &mut Disturbance,
+) -> io::Result<Outcome> {
+    let own = std::process::id();
+    let waited =
+        || Ok::<_, io::Error>((machine::waited_ns(running.pid())?, machine::waited_ns(own)?));
+    let before = waited()?;
+    let started = Instant::now();
+    let outcome = scenario.run(running, load).map_err(|error| {
+        io::Error::other(format!("{error}; its log ends: {:?}", running.last_words()))
+    })?;
+    let after = waited()?;
+    let elapsed_ns = started.elapsed().as_nanos() as f64;
+    disturbance.server = disturbance.server.max((after.0 - before.0) as f64 / elapsed_ns);
+    disturbance.generator = disturbance.generator.max((after.1 - before.1) as f64 / elapsed_ns);
+    Ok(outcome)
+}
+
+/// The largest share of a run in which one side was ready and other work had its core.
+#[derive(Default)]
+struct Disturbance {
+    server: f64,
+    generator: f64,
+}
+
+impl Disturbance {
+    /// Says so when it was enough to move figures: caches are cold after every turn of another.
+    fn warning(&self) -> Option<String> {
+        const TOLERABLE: f64 = 0.03;
+        let Self { server, generator } = self;
+        (server.max(*generator) > TOLERABLE).then(|| {
+            format!(
+                "the machine was not quiet: in the worst run the server waited for its core \
+                 {:.0} % of the time and the generator {:.0} %; believe ratios only roughly",
+                server * 100.0,
+                generator * 100.0
+            )
+        })
+    }
 }
 
 fn heading(load: &Load, runs: usize) -> String {
