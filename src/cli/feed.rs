@@ -33,7 +33,7 @@ const MOVE_MAX: f64 = 0.0012;
 const EVENTS_MAX: usize = 64;
 
 /// Publishes ticks to the server at `server` for as long as the process lives.
-pub fn start(server: SocketAddr) {
+pub(super) fn start(server: SocketAddr) {
     let url = Url::parse(&format!("ws://{server}/ws")).expect("an address makes a URL");
     thread::Builder::new()
         .name("feed".into())

@@ -119,7 +119,6 @@ impl Shards {
     }
 
     /// A handle that tells every shard to drain.
-    #[must_use]
     pub fn drainer(&self) -> impl FnMut() + Send + 'static {
         let addresses = self.addresses.clone();
         move || {

@@ -14,7 +14,6 @@ use crate::proto::http::Refusal;
 use crate::shard::Metrics;
 
 /// Collects the numbers of this moment whenever it is called.
-#[must_use]
 pub fn collector(
     config: &Config,
     shards: &Shards,
@@ -39,7 +38,6 @@ pub fn collector(
 }
 
 /// Whether since the last call every shard has moved or was resting.
-#[must_use]
 pub fn watcher(shards: &Shards) -> impl FnMut() -> bool + Send + 'static {
     let metrics = shards.metrics.clone();
     let mut seen = vec![0; metrics.len()];

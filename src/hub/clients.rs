@@ -23,6 +23,7 @@ pub(super) struct Clients {
     /// Clients whose channel rule says that they are to be closed.
     pub(super) overflowed: Vec<ClientId>,
     /// Empty outboxes for the next backlog.
+    #[expect(clippy::vec_box, reason = "they move in and out of clients as boxes")]
     spare: Vec<Box<Outbox>>,
     /// Bytes of replies that wait.
     pub(super) replies_bytes: usize,

@@ -121,7 +121,7 @@ impl Run {
 
 /// Messages of one channel that were published in this tick, being put one behind the other.
 #[derive(Debug, Default)]
-pub struct SegmentBuilder {
+pub(super) struct SegmentBuilder {
     first_seq: u64,
     bytes: Vec<u8>,
     ends: Ends,
@@ -129,7 +129,7 @@ pub struct SegmentBuilder {
 
 impl SegmentBuilder {
     /// Appends the message `seq`, encoded.
-    pub fn push(&mut self, prefix: &[u8], seq: u64, payload: &[u8]) {
+    pub(super) fn push(&mut self, prefix: &[u8], seq: u64, payload: &[u8]) {
         if self.ends.is_empty() {
             self.first_seq = seq;
         }
@@ -141,25 +141,25 @@ impl SegmentBuilder {
 
     /// Whether nothing was pushed.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
     /// How many bytes were pushed.
     #[must_use]
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
     /// How many messages were pushed.
     #[must_use]
-    pub fn messages(&self) -> usize {
+    pub(super) fn messages(&self) -> usize {
         self.ends.len()
     }
 
     /// What was pushed, not to be changed any more.
     #[must_use]
-    pub fn freeze(&mut self) -> Frames {
+    pub(super) fn freeze(&mut self) -> Frames {
         Frames {
             first_seq: self.first_seq,
             bytes: Bytes::from(std::mem::take(&mut self.bytes)),

@@ -28,7 +28,7 @@ impl Requests {
         let request = match message.request {
             Ok(request) => request,
             Err(reject) => {
-                envelope::error(replies, id, reject.code(), &reject.reason());
+                envelope::error(replies, id, reject.code(), reject.reason());
                 return Ok(false);
             }
         };
