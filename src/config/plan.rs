@@ -17,10 +17,10 @@ const STACK_BYTES: u64 = 128 << 10;
 
 /// Receive buffers of one shard, shared by all its clients: half a tick of receives. When all are
 /// in use the kernel waits for the next tick.
-pub const RECEIVE_BUFFERS_PER_SHARD: u64 = 512;
+pub const RECEIVE_BUFFERS_PER_SHARD: u64 = 256;
 
 /// Bytes of one receive buffer: what a telemetry client sends at once.
-pub const RECEIVE_BUFFER_BYTES: u64 = 4096;
+pub const RECEIVE_BUFFER_BYTES: u64 = 16 * 1024;
 
 /// Submission entries (64 bytes each) of one shard's ring.
 pub const SUBMISSION_ENTRIES: u64 = 1024;

@@ -10,8 +10,8 @@ use super::{ClientId, GapReason, TopicId};
 use crate::limits::REPLIES_BYTES_MAX;
 use crate::mem::Table;
 
-/// Empty outboxes kept for the next backlog: a burst to 4,096 clients allocates nothing.
-const SPARE_MAX: usize = 4096;
+/// Empty outboxes kept for the next backlog: a burst to as many clients allocates nothing.
+const SPARE_MAX: usize = 1024;
 
 /// The clients of a shard, their outboxes, and who of them can be sent something now.
 #[derive(Debug)]
