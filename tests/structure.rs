@@ -19,12 +19,12 @@ const IMPORTS: &[(&str, &[&[&str]])] = &[
     ("conn", &[GROUND, &["proto"]]),
     ("hub", &[GROUND, &["proto"]]),
     ("io", &[GROUND]),
-    ("web", &[]),
+    ("web", &[GROUND, &["proto", "conn"]]),
     // The memory plan adds up what the machines and the world cost.
     ("config", &[GROUND, &["proto", "conn", "hub", "io"]]),
-    ("shard", &[GROUND, &["proto", "conn", "hub", "io", "config", "web"]]),
+    ("shard", &[GROUND, &["proto", "conn", "hub", "io", "config"]]),
     ("admin", &[GROUND, &["config", "shard", "io"]]),
-    ("control", &[GROUND, &["io", "config", "shard", "admin"]]),
+    ("control", &[GROUND, &["proto", "conn", "hub", "io", "config", "shard", "admin", "web"]]),
     ("cli", &[GROUND, &["proto", "io", "config", "shard", "admin", "control", "web"]]),
 ];
 

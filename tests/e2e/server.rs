@@ -207,17 +207,18 @@ fn log_path(directory: &TempDir) -> PathBuf {
 }
 
 /// An address nobody listens on. Ports are given out once per process, from below the range
-/// that the kernel takes ports for outgoing connections from: two tests never race for one.
+/// that the kernel takes ports for outgoing connections from, and every process has a loopback
+/// address of its own: neither two tests nor two runs ever race for one.
 pub fn free_address() -> SocketAddr {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 22_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Two runs at once begin at different places.
-    let start = u16::try_from(std::process::id() * 997 % u32::from(COUNT)).expect("below COUNT");
+    let pid = std::process::id();
+    let [_, high, middle, low] = pid.to_be_bytes();
+    let host = [127, 64 | high, middle, low];
     for _ in 0..COUNT {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        let port = FIRST + (start + step) % COUNT;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        let address = SocketAddr::from((host, port));
         if TcpListener::bind(address).is_ok() {
             return address;
         }
