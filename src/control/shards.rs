@@ -113,7 +113,9 @@ impl Shards {
             let _ = start.send(addresses.clone());
         }
         let mut description = description.expect("there is at least one shard");
-        description.notes.extend(note);
+        if matches!(choice, Choice::Uring { .. }) {
+            description.notes.push(note);
+        }
         let reason = choice.reason().to_owned();
         Ok(Self { description, reason, listening, metrics, admission, addresses, threads })
     }
@@ -285,7 +287,7 @@ const fn preference(kind: DriverKind) -> Preference {
 }
 
 /// How the drivers are built, and why the descriptors are kept as they are.
-fn driver_settings(config: &Config, descriptors_max: usize) -> (world::Settings, Option<String>) {
+fn driver_settings(config: &Config, descriptors_max: usize) -> (world::Settings, String) {
     let connections_max = config.limits.connections_max;
     let needed = connections_max + DESCRIPTORS_RESERVED;
     let (direct, why) = match config.descriptors {
@@ -318,7 +320,7 @@ fn driver_settings(config: &Config, descriptors_max: usize) -> (world::Settings,
         completions: crate::config::plan::COMPLETION_ENTRIES as u32,
         ..world::Settings::default()
     };
-    (settings, Some(why))
+    (settings, why)
 }
 
 /// One listener for each shard, all at one address.

@@ -1,9 +1,9 @@
 //! Who receives what, and what waits for each client.
 //!
 //! Every channel has a *home* shard, the hash of its name, which gives each message its `seq` and
-//! knows which shards have subscribers; on every such shard a [`topic`] lists its clients. Within
+//! knows which shards have subscribers; on every such shard a `topic` lists its clients. Within
 //! a tick a publish only appends to its topic; [`Hub::settle`] then offers each topic's new
-//! messages to each subscriber's [`outbox`] once, however many they are, and the shard sends what
+//! messages to each subscriber's [`Outbox`] once, however many they are, and the shard sends what
 //! the outboxes hold.
 //!
 //! Reading order: `segment` (shared bytes), `outbox` (what waits), `clients` and `topic` (who),
@@ -231,12 +231,6 @@ impl Hub {
     #[must_use]
     pub const fn flow(&self) -> Flow {
         self.clients.flow
-    }
-
-    /// Channels known here, homes and attachments.
-    #[must_use]
-    pub fn channels(&self) -> usize {
-        self.topics.len()
     }
 
     /// Bytes of shared messages alive on this shard.

@@ -55,7 +55,7 @@ impl Admission {
         let count = addresses.entry(address).or_default();
         if *count >= max {
             self.connections.fetch_sub(1, Relaxed);
-            return Err(Refusal::Unavailable { retry_after_s: RETRY_AFTER_S });
+            return Err(Refusal::TooManyConnections { retry_after_s: RETRY_AFTER_S });
         }
         *count += 1;
         Ok(())

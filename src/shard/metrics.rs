@@ -49,7 +49,7 @@ pub struct Metrics {
     pub outbox_depth: Depths,
     /// Clients whose socket is full now.
     pub blocked: Number,
-    /// Channels known now.
+    /// Channels at home here now.
     pub channels: Number,
     /// Subscriptions there are now.
     pub subscriptions: Number,

@@ -42,6 +42,9 @@ impl<D: Driver> Shard<D> {
                     self.metrics.handshakes_ok.add(1);
                     self.metrics.clients.add(1);
                     connection.client = true;
+                    // Sooner than the handshake's limit, where pings are.
+                    let deadline = connection.conn.deadline(now, &self.settings.conn);
+                    self.wheel.set(socket, deadline);
                     if hub {
                         let client = client_name(self.index, socket, &mut self.random);
                         envelope::welcome(

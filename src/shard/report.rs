@@ -14,7 +14,7 @@ impl<D: Driver> Shard<D> {
             (&metrics.connections, self.conns.len() as u64),
             (&metrics.publishes, counts.publishes),
             (&metrics.subscriptions, counts.subscriptions),
-            (&metrics.channels, self.hub.channels() as u64),
+            (&metrics.channels, counts.channels_home),
             (&metrics.deliveries, flow.deliveries),
             (&metrics.dropped_oldest, flow.dropped_oldest),
             (&metrics.dropped_newest, flow.dropped_newest),

@@ -73,6 +73,8 @@ pub struct Uring {
     direct: bool,
     sockets: Sockets<Socket>,
     sockets_max: usize,
+    /// Sockets of this tick, not listened to yet: some are released at once.
+    fresh: Vec<SocketId>,
     /// Sockets that found no buffer, first come first served.
     starved: VecDeque<SocketId>,
     /// What arrived for paused sockets.
@@ -154,6 +156,7 @@ impl Uring {
             direct: settings.direct,
             sockets: Sockets::new(),
             sockets_max: settings.sockets_max,
+            fresh: Vec::new(),
             starved: VecDeque::new(),
             aside: Aside::default(),
             closing: Vec::new(),
@@ -179,7 +182,7 @@ impl Uring {
         } else {
             self.sockets.insert(state)
         };
-        self.settle(socket);
+        self.fresh.push(socket);
         socket
     }
 
@@ -254,6 +257,7 @@ impl Driver for Uring {
         self.buffers.take_back();
         self.aside.take_back();
         self.feed_starved();
+        self.listen_to_fresh();
         // What was held back goes out before anything newer is looked at.
         self.report_resumed(completions, limit);
         self.settle_accepting(completions, limit);

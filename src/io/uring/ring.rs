@@ -123,6 +123,15 @@ impl Ring {
         self.receives_queued += 1;
     }
 
+    /// Receives what comes first into one buffer, whenever that is.
+    pub(super) fn receive_first(&mut self, number: i32, user_data: u64) {
+        let entry = opcode::Recv::new(Fd(number), std::ptr::null_mut(), 0)
+            .buf_group(BUFFER_GROUP)
+            .build()
+            .flags(self.socket_flags | Flags::BUFFER_SELECT);
+        self.push_plain(entry.user_data(user_data));
+    }
+
     /// Receives whatever comes into a buffer each, until it is cancelled or buffers run out.
     pub(super) fn receive_many(&mut self, number: i32, user_data: u64) {
         let entry = opcode::RecvMulti::new(Fd(number), BUFFER_GROUP).build();

@@ -41,6 +41,8 @@ impl Socket {
     pub(super) const SHUT: u16 = 1 << 13;
     /// ... and is through.
     pub(super) const SHUT_DONE: u16 = 1 << 14;
+    /// Its first receive is armed (RECEIVE_ARMED, too), and waits in the kernel for bytes.
+    pub(super) const FIRST_ARMED: u16 = 1 << 15;
 
     pub(super) const fn new(number: i32) -> Self {
         Self { number, flags: 0, receives: 0 }
