@@ -411,5 +411,4 @@ fn split(run: &mut Run, bytes: usize) -> (u32, Option<Cut>) {
 }
 
 #[cfg(test)]
-#[path = "outbox_tests.rs"]
 mod tests;

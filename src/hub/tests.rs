@@ -1,1 +1,3 @@
+//! The hub as its clients see it: what is gathered for them is read with a client's decoder.
 
+pub(crate) mod wire;

@@ -1,0 +1,64 @@
+//! Test support: what a client makes of the bytes it is sent.
+
+use simd_json::prelude::*;
+
+use crate::proto::ws::{Decoder, Event, Role};
+
+/// One text message from the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Heard {
+    Message { channel: String, seq: u64 },
+    Gap { channel: String, from: u64, to: u64, reason: String },
+    Subscribed { id: u64, channel: String, epoch: String, seq: u64 },
+    Ack { id: u64, channel: String, seq: u64 },
+    Error { id: Option<u64>, code: String },
+    Pong { id: u64 },
+}
+
+/// The receiving end of one connection.
+#[derive(Debug)]
+pub(crate) struct Wire(Decoder);
+
+impl Wire {
+    pub(crate) fn new() -> Self {
+        Self(Decoder::new(Role::Client))
+    }
+
+    /// Reads what arrived. A frame that is broken, or cut into by another, fails here.
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Vec<Heard> {
+        let mut bytes = bytes.to_vec();
+        let mut input = bytes.as_mut_slice();
+        let mut heard = Vec::new();
+        while let Some(event) = self.0.next(&mut input, usize::MAX).expect("frames are sound") {
+            let Event::Text(text) = event else { panic!("only text is sent here") };
+            heard.push(understand(text));
+        }
+        heard
+    }
+}
+
+fn understand(text: &mut [u8]) -> Heard {
+    let said = String::from_utf8_lossy(text).into_owned();
+    let value = simd_json::to_owned_value(text).unwrap_or_else(|error| panic!("{said}: {error}"));
+    let string = |name| value.get_str(name).unwrap_or_else(|| panic!("{said}: {name}")).to_owned();
+    let number = |name| value.get_u64(name).unwrap_or_else(|| panic!("{said}: {name}"));
+    match value.get_str("type").expect("every message has a type") {
+        "message" => Heard::Message { channel: string("channel"), seq: number("seq") },
+        "gap" => Heard::Gap {
+            channel: string("channel"),
+            from: number("from"),
+            to: number("to"),
+            reason: string("reason"),
+        },
+        "subscribed" => Heard::Subscribed {
+            id: number("id"),
+            channel: string("channel"),
+            epoch: string("epoch"),
+            seq: number("seq"),
+        },
+        "ack" => Heard::Ack { id: number("id"), channel: string("channel"), seq: number("seq") },
+        "error" => Heard::Error { id: value.get_u64("id"), code: string("code") },
+        "pong" => Heard::Pong { id: number("id") },
+        other => panic!("{other}"),
+    }
+}
