@@ -1,3 +1,5 @@
 //! The hub as its clients see it: what is gathered for them is read with a client's decoder.
 
+mod single;
 pub(crate) mod wire;
+mod world;
