@@ -11,9 +11,10 @@ use crate::time::Time;
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Cursor {
     /// In `Hub::unsettled`.
-    topic: usize,
-    /// In the topic's subscribers, then its newcomers.
-    client: usize,
+    pub(super) topic: usize,
+    /// In the topic's subscribers, then its newcomers. Those before it have been offered the
+    /// topic's first unsettled segment.
+    pub(super) client: usize,
 }
 
 /// Whether [`Hub::settle`] is done.

@@ -293,18 +293,34 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes `client` off the topic's list; the last one on the list takes its place.
+    /// Takes `client` off the topic's list; the last one on the list takes its place. When
+    /// settling has stopped half-way through the list, those who have had their turn stay before
+    /// the cursor and the others behind it.
     fn leave(&mut self, client: ClientId, Subscription { topic, position }: Subscription) {
         let known = self.topics.get_mut(topic).expect("a topic outlives its subscribers");
+        let is_settling = self.unsettled.get(self.cursor.topic) == Some(&topic);
+        let cursor = if is_settling { self.cursor.client } else { 0 };
         if position == Subscription::NEWCOMER {
-            known.newcomers.retain(|(newcomer, _)| *newcomer != client);
+            let at = known.newcomers.iter().position(|(newcomer, _)| *newcomer == client);
+            let at = at.expect("a newcomer is on the list");
+            known.newcomers.remove(at);
+            self.cursor.client -= usize::from(known.subscribers.len() + at < cursor);
             return;
         }
-        known.subscribers.swap_remove(position as usize);
-        let Some(moved) = known.subscribers.get(position as usize) else { return };
-        let moved = self.clients.get_mut(*moved).expect("subscribers are open");
-        let subscription = moved.subscriptions.iter_mut().find(|s| s.topic == topic);
-        subscription.expect("a subscriber has a subscription").position = position;
+        let position = position as usize;
+        let mut vacant = position;
+        if position < cursor {
+            vacant = (cursor - 1).min(known.subscribers.len() - 1);
+            known.subscribers.swap(position, vacant);
+            self.cursor.client -= 1;
+        }
+        known.subscribers.swap_remove(vacant);
+        for place in [position, vacant] {
+            let Some(moved) = known.subscribers.get(place) else { continue };
+            let moved = self.clients.get_mut(*moved).expect("subscribers are open");
+            let subscription = moved.subscriptions.iter_mut().find(|s| s.topic == topic);
+            subscription.expect("a subscriber has a subscription").position = place as u32;
+        }
     }
 
     /// Lets go of a channel that nobody wants any more: at home after a while, elsewhere now.
