@@ -184,9 +184,9 @@ impl Hub {
         }
     }
 
-    /// Ends the subscriptions of `client`; what waits for it still reaches it, and nothing else.
-    pub fn retire(&mut self, client: ClientId, now: Time) {
-        self.unsubscribe_all(client, now);
+    /// What waits for `client` still reaches it, and nothing else. It stays subscribed until it
+    /// closes, because a gap notice that waits needs its channel's name.
+    pub fn retire(&mut self, client: ClientId) {
         self.clients.seal(client, true);
     }
 

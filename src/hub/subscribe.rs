@@ -278,6 +278,10 @@ impl Hub {
         replies: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         let Some(parting) = self.clients.get_mut(client) else { return Ok(()) };
+        if parting.is_sealed() {
+            // It would not be answered, and what waits for it is waited for.
+            return Ok(());
+        }
         let at = parting.subscriptions.iter().position(|subscription| subscription.topic == topic);
         let subscription = parting.subscriptions.swap_remove(at.ok_or(Refusal::NotSubscribed)?);
         self.counts.subscriptions -= 1;

@@ -346,8 +346,8 @@ fn a_retired_client_gets_what_waits_for_it_and_nothing_else() {
         world.publish(1, id, "a");
     }
     world.settle(0);
-    let (now, key) = (world.now, world.clients[0].key);
-    world.hubs[0].retire(key, now);
+    let key = world.clients[0].key;
+    world.hubs[0].retire(key);
     world.publish(1, 4, "a");
     world.unsubscribe(0, 5, "a");
     world.publish(0, 6, "a");
@@ -356,6 +356,37 @@ fn a_retired_client_gets_what_waits_for_it_and_nothing_else() {
     world.settle(0);
     assert_eq!(world.take_heard(0), messages("a", 1..=3));
     assert!(!world.clients[0].is_open, "it finished");
+}
+
+/// What was seen: a panic ("a topic outlives its subscribers") while the server went down. Why: a
+/// client with a gap notice in its queue had been unsubscribed from everything, its channel was
+/// known here for nobody but it, and so the notice had no name any more. Now a retired client
+/// stays subscribed until it closes; it is only that nothing more is queued for it.
+#[test]
+fn a_retired_client_is_told_of_gaps_in_a_channel_that_nobody_else_here_wants() {
+    let mut world = World::new(&Settings { shards: 2, ..settings() }, 1);
+    let (client, publisher) = (world.open(0), world.open(1));
+    let channel = world.channel_at_home_on(1);
+    world.subscribe(client, 0, &channel);
+    world.run();
+    world.take_heard(client);
+    world.clients[client].room = 0;
+    for id in 0..12 {
+        world.publish(publisher, id, &channel);
+        world.run();
+    }
+    let key = world.clients[client].key;
+    world.hubs[0].retire(key);
+    world.publish(publisher, 12, &channel);
+    world.unsubscribe(client, 13, &channel);
+    world.run();
+    world.make_room(client, usize::MAX);
+    world.run();
+    let heard = world.take_heard(client);
+    assert_eq!(heard[0], gap(&channel, 1, 4, "slow_consumer"));
+    assert_eq!(heard[1..], messages(&channel, 5..=12));
+    assert!(!world.clients[client].is_open, "it finished");
+    assert_eq!((world.hubs[0].channels(), world.hubs[0].counts().subscriptions), (0, 0));
 }
 
 #[test]
