@@ -119,7 +119,9 @@ impl Hub {
         let bytes_max = SEGMENT_BYTES_MAX.min(self.settings.outbox.bytes as usize);
         let is_full = home.builder.bytes() >= bytes_max
             || home.builder.messages() >= self.settings.outbox.messages as usize;
-        if is_wanted && !topic.listed {
+        // Also when nobody wants it: until its ack is written the channel must not be forgotten, and
+        // settling finds it deserted and lists it as idle.
+        if !topic.listed {
             topic.listed = true;
             self.unsettled.push(id);
         }
@@ -134,7 +136,7 @@ impl Hub {
     pub fn acknowledge_settled(&mut self) {
         let mut acks = std::mem::take(&mut self.acks);
         for Ack { shard, client, id, topic, seq } in acks.drain(..) {
-            // A deserted home lives on for a while, longer than a tick.
+            // Listed as unsettled since its publish, and settling lets no home go.
             let channel = self.topics.get(topic).expect("acked in the tick of its publish");
             let channel = channel.name.clone();
             if shard == self.settings.shard {

@@ -278,6 +278,39 @@ fn a_channel_nobody_wants_for_a_while_begins_anew() {
     assert_ne!(first, second);
 }
 
+/// What was seen: after somebody had published to channels_max channels that nobody subscribed
+/// to, no channel could be opened any more, for ever. Why: a channel was listed as idle only when
+/// somebody left it. Now a publish that nobody wants lists it, too.
+#[test]
+fn channels_that_are_only_published_to_do_not_live_for_ever() {
+    let mut world = World::new(&settings(), 1);
+    let client = world.open(0);
+    for id in 0..=100 {
+        world.publish(client, id, &format!("c{id}"));
+    }
+    world.settle(0);
+    assert!(world.take_heard(client).contains(&error(100, "channels_exhausted")));
+    world.now = world.now + CHANNEL_IDLE;
+    world.hubs[0].expire_channels(world.now);
+    assert_eq!(world.hubs[0].channels(), 0);
+}
+
+/// What was seen: a panic ("acked in the tick of its publish"). Why: the channel published to had
+/// been idle for so long that it was forgotten between the publish and its ack, which are in one
+/// tick. Since then a channel with a publish of this tick is not idle.
+#[test]
+fn a_publish_in_the_tick_in_which_its_idle_channel_would_be_forgotten_is_acknowledged() {
+    let mut world = subscribed(&settings(), 1, "a");
+    world.unsubscribe(0, 1, "a");
+    world.settle(0);
+    world.take_heard(0);
+    world.now = world.now + CHANNEL_IDLE;
+    world.publish(0, 2, "a");
+    world.hubs[0].expire_channels(world.now);
+    world.settle(0);
+    assert_eq!(world.take_heard(0), [ack(2, "a", 1)]);
+}
+
 #[test]
 fn at_the_memory_ceiling_publishes_are_refused_and_the_worst_queue_becomes_a_gap() {
     let settings = Settings {
