@@ -165,7 +165,12 @@ impl Hub {
         }
         self.counts.channels_home += 1;
         let state = State::Attached { epoch: Epoch::new(&mut self.random), seq: 0 };
-        let home = Home { builder: Default::default(), attached: Vec::new(), idle_listed: false };
+        let home = Home {
+            builder: Default::default(),
+            attached: Vec::new(),
+            idle_listed: false,
+            idle_since: Time::START,
+        };
         let overflow = self.settings.rules.overflow(name);
         Ok(self.topics.insert(name, overflow, state, Some(home)))
     }
@@ -180,10 +185,17 @@ impl Hub {
             let Some(known) = self.topics.get_mut(topic) else { continue };
             let home = known.home.as_mut().expect("only homes are listed as idle");
             home.idle_listed = false;
-            if known.is_deserted() {
-                self.topics.remove(topic);
-                self.counts.channels_home -= 1;
+            let idle_since = home.idle_since;
+            if !known.is_deserted() {
+                continue;
             }
+            if idle_since + CHANNEL_IDLE > now {
+                // Wanted in between: its time begins when that ended.
+                self.list_idle(topic, idle_since);
+                continue;
+            }
+            self.topics.remove(topic);
+            self.counts.channels_home -= 1;
         }
     }
 
@@ -333,11 +345,8 @@ impl Hub {
         if !known.is_deserted() {
             return;
         }
-        if let Some(home) = &mut known.home {
-            if !home.idle_listed {
-                home.idle_listed = true;
-                self.topics.idle.push_back((now, topic));
-            }
+        if known.home.is_some() {
+            self.list_idle(topic, now);
             return;
         }
         if matches!(known.state, State::Attaching(_)) {
@@ -349,5 +358,16 @@ impl Hub {
         let shard = self.settings.shard;
         let request = Request::Detach { channel, shard, topic };
         self.letters.push((home, Letter::Request(request)));
+    }
+
+    /// Remembers that nobody has wanted the home `topic` since `since`.
+    fn list_idle(&mut self, topic: TopicId, since: Time) {
+        let home = self.topics.get_mut(topic).and_then(|known| known.home.as_mut());
+        let home = home.expect("only homes are listed as idle");
+        home.idle_since = since;
+        if !home.idle_listed {
+            home.idle_listed = true;
+            self.topics.idle.push_back((since, topic));
+        }
     }
 }

@@ -24,8 +24,8 @@ pub(super) struct Topics {
     free: Vec<TopicId>,
     hasher: SeedableRandomState,
     shards: u16,
-    /// Homes nobody was attached to at the time given, oldest first; looked at again when their
-    /// time has come.
+    /// Homes that were deserted at the time given, about the oldest first; looked at again when
+    /// their time has come.
     pub(super) idle: VecDeque<(Time, TopicId)>,
 }
 
@@ -83,6 +83,8 @@ pub(super) struct Home {
     pub(super) attached: Vec<(ShardIndex, TopicId)>,
     /// Listed in `Topics::idle`.
     pub(super) idle_listed: bool,
+    /// Since when nobody has wanted it, if nobody does.
+    pub(super) idle_since: Time,
 }
 
 impl Topics {

@@ -278,6 +278,36 @@ fn a_channel_nobody_wants_for_a_while_begins_anew() {
     assert_ne!(first, second);
 }
 
+/// What was seen: a client that had lost its connection for a second came back to a new epoch,
+/// though the channel had had subscribers all the time but that second. Why: the time since when
+/// nobody wanted a channel was the time when it was first listed, perhaps a minute ago.
+#[test]
+fn the_time_that_nobody_wants_a_channel_begins_when_the_last_one_leaves() {
+    let mut world = subscribed(&settings(), 1, "a");
+    world.publish(0, 1, "a");
+    for id in [2, 4] {
+        world.unsubscribe(0, id, "a");
+        world.settle(0);
+        world.now = world.now + Duration::from_secs(59);
+        world.hubs[0].expire_channels(world.now);
+        world.subscribe(0, id + 1, "a");
+    }
+    world.settle(0);
+    world.unsubscribe(0, 6, "a");
+    world.settle(0);
+    world.now = world.now + Duration::from_secs(2);
+    world.hubs[0].expire_channels(world.now);
+    world.take_heard(0);
+    world.subscribe(0, 7, "a");
+    world.settle(0);
+    assert_eq!(epoch(&world.take_heard(0)).1, 1);
+    world.close(0);
+    world.now = world.now + CHANNEL_IDLE;
+    world.hubs[0].expire_channels(world.now);
+    assert_eq!(world.hubs[0].channels(), 0);
+    assert_eq!(world.hubs[0].next_channel_expiry(), None);
+}
+
 /// What was seen: after somebody had published to channels_max channels that nobody subscribed
 /// to, no channel could be opened any more, for ever. Why: a channel was listed as idle only when
 /// somebody left it. Now a publish that nobody wants lists it, too.
