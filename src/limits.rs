@@ -63,6 +63,11 @@ pub const CHANNEL_IDLE: Duration = Duration::from_secs(60);
 /// close frame or the status reaches it before a reset can overtake it.
 pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// Silence after which a socket is kept the cheap way (a poll instead of an armed receive). Long
+/// enough for a client to subscribe after it has connected, short enough that idle crowds cost
+/// little.
+pub const QUIET_AFTER: Duration = Duration::from_secs(1);
+
 /// How long accepting rests after the kernel refused for want of descriptors or memory.
 pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 

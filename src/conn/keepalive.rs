@@ -47,6 +47,11 @@ impl Keepalive {
         self.message = now;
     }
 
+    /// When the last byte came.
+    pub(super) const fn last_heard(&self) -> Time {
+        self.heard
+    }
+
     /// When the connection was accepted, as long as no message came.
     pub(super) const fn opened(&self) -> Time {
         self.message

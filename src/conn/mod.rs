@@ -207,6 +207,12 @@ impl Conn {
         }
     }
 
+    /// When the last byte came.
+    #[must_use]
+    pub const fn heard(&self) -> Time {
+        self.keepalive.last_heard()
+    }
+
     /// Whether the client's life goes on and its WebSocket is open.
     #[must_use]
     pub fn is_open(&self) -> bool {

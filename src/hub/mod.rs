@@ -233,6 +233,12 @@ impl Hub {
         self.clients.flow
     }
 
+    /// Channels known here, homes and attachments.
+    #[cfg(test)]
+    fn channels(&self) -> usize {
+        self.topics.len()
+    }
+
     /// Bytes of shared messages alive on this shard.
     #[must_use]
     pub fn segments_bytes(&self) -> usize {

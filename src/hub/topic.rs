@@ -100,6 +100,11 @@ impl Topics {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
     /// The home shard of the channel called `name`.
     pub(super) fn home(&self, name: &str) -> ShardIndex {
         (self.hasher.hash_one(name) % u64::from(self.shards)) as ShardIndex

@@ -3,6 +3,7 @@
 use super::Shard;
 use crate::conn::Expired;
 use crate::io::Driver;
+use crate::limits::QUIET_AFTER;
 use crate::time::Time;
 
 impl<D: Driver> Shard<D> {
@@ -14,7 +15,14 @@ impl<D: Driver> Shard<D> {
             let Some(connection) = self.conns.get_mut(socket) else { continue };
             let replies = &mut self.scratch.replies;
             match connection.conn.expire(now, replies, &self.settings.conn) {
-                Expired::Later(time) => self.wheel.set(socket, time),
+                Expired::Later(time) => {
+                    let is_quiet = connection.conn.heard() + QUIET_AFTER <= now;
+                    if is_quiet {
+                        self.driver.quiet(socket);
+                    }
+                    let look_again = now + QUIET_AFTER * 4;
+                    self.wheel.set(socket, if is_quiet { time } else { time.min(look_again) });
+                }
                 Expired::Pinged(time) => {
                     self.wheel.set(socket, time);
                     self.driver.quiet(socket);

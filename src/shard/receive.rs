@@ -6,6 +6,7 @@ use super::request::Asked;
 use super::{Connection, Shard};
 use crate::conn::{EndReason, Event};
 use crate::io::{Buffer, Driver, SocketId};
+use crate::limits::QUIET_AFTER;
 use crate::proto::envelope::{self, Welcome};
 use crate::time::Time;
 
@@ -42,9 +43,9 @@ impl<D: Driver> Shard<D> {
                     self.metrics.handshakes_ok.add(1);
                     self.metrics.clients.add(1);
                     connection.client = true;
-                    // Sooner than the handshake's limit, where pings are.
+                    // A first look soon: is it quiet, and when is it to be pinged?
                     let deadline = connection.conn.deadline(now, &self.settings.conn);
-                    self.wheel.set(socket, deadline);
+                    self.wheel.set(socket, deadline.min(now + QUIET_AFTER));
                     if hub {
                         let client = client_name(self.index, socket, &mut self.random);
                         envelope::welcome(

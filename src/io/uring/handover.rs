@@ -9,9 +9,7 @@ use io_uring::opcode;
 use socket2::SockRef;
 
 use super::socket::Socket;
-use super::{
-    TAG_COMMAND, TAG_POLL, TAG_RECEIVE, TAG_RECEIVE_MANY, TAG_SHUTDOWN, TAG_WRITABLE, Uring,
-};
+use super::{TAG_COMMAND, TAG_POLL, TAG_RECEIVE_MANY, TAG_SHUTDOWN, TAG_WRITABLE, Uring};
 use crate::io::SocketId;
 
 impl Uring {
@@ -110,7 +108,6 @@ impl Uring {
     fn cancel_armed(&mut self, socket: SocketId, state: Socket) {
         let armed = [
             (Socket::POLL_ARMED, Socket::POLL_CANCELLED, TAG_POLL),
-            (Socket::FIRST_ARMED, 0, TAG_RECEIVE),
             (Socket::MANY_ARMED, Socket::MANY_CANCELLED, TAG_RECEIVE_MANY),
             (Socket::WRITABLE_ARMED, 0, TAG_WRITABLE),
         ];

@@ -1,9 +1,9 @@
 //! How each socket is listened to.
 //!
-//! A socket that has just come is asked for its first bytes by a receive that waits. After that an
-//! idle socket holds one multishot poll (256 bytes of kernel memory) and no buffer. What the
-//! poll announces is fetched by single receives. A socket that talks much is given a multishot
-//! receive instead (864 bytes, but no request for each message), until it is said to be quiet.
+//! A socket that talks much holds a multishot receive: 864 bytes of kernel memory, and no request
+//! for each message. So does one that has just come, because it is about to speak. Once it is said
+//! to be quiet it holds one multishot poll (256 bytes) and no buffer; what the poll announces is
+//! fetched by single receives, until it talks much again.
 //!
 //! Why no byte is lost, doubled or overtaken, whatever the order of promotion, demotion, pause,
 //! resume and traffic:
@@ -79,9 +79,6 @@ impl Uring {
             self.ring.receive_many(number, socket.pack(TAG_RECEIVE_MANY));
             return;
         }
-        if state.has(Socket::FIRST_ARMED) {
-            return;
-        }
         if !state.has(Socket::POLL_ARMED) {
             state.set(Socket::POLL_ARMED);
             self.ring.poll(number, POLL_EVENTS, true, socket.pack(TAG_POLL));
@@ -94,20 +91,12 @@ impl Uring {
         }
     }
 
-    /// Asks for the first bytes of the sockets that came in the last tick. A peer that has just
-    /// connected is about to speak, so this receive waits in the kernel, which saves the poll and
-    /// a turn of the loop; whoever stays is polled from then on.
+    /// Begins to listen to the sockets that came in the last tick, except those that have been
+    /// released again.
     pub(super) fn listen_to_fresh(&mut self) {
         let mut fresh = std::mem::take(&mut self.fresh);
         for socket in fresh.drain(..) {
-            let Some(state) = self.sockets.get(socket) else { continue };
-            if state.has(Socket::PAUSED) {
-                self.settle(socket);
-                continue;
-            }
-            state.set(Socket::RECEIVE_ARMED | Socket::FIRST_ARMED);
-            let number = state.number;
-            self.ring.receive_first(number, socket.pack(TAG_RECEIVE));
+            self.settle(socket);
         }
         self.fresh = fresh;
     }
@@ -153,7 +142,7 @@ impl Uring {
         completions: &mut Vec<Completion>,
     ) {
         if let Some(state) = self.sockets.get(socket) {
-            state.clear(Socket::RECEIVE_ARMED | Socket::FIRST_ARMED);
+            state.clear(Socket::RECEIVE_ARMED);
         }
         self.take(socket, outcome, completions);
         let full = self.buffers.buffer_bytes();

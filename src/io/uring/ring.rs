@@ -93,6 +93,11 @@ impl Ring {
         self.receives_queued
     }
 
+    /// Whether the kernel has events that an enter would turn into outcomes.
+    pub(super) fn has_more(&mut self) -> bool {
+        self.ring.submission().taskrun()
+    }
+
     pub(super) fn has_put_aside(&self) -> bool {
         !self.put_aside.is_empty()
     }
@@ -121,15 +126,6 @@ impl Ring {
             .flags(self.socket_flags | Flags::BUFFER_SELECT);
         self.push_plain(entry.user_data(user_data));
         self.receives_queued += 1;
-    }
-
-    /// Receives what comes first into one buffer, whenever that is.
-    pub(super) fn receive_first(&mut self, number: i32, user_data: u64) {
-        let entry = opcode::Recv::new(Fd(number), std::ptr::null_mut(), 0)
-            .buf_group(BUFFER_GROUP)
-            .build()
-            .flags(self.socket_flags | Flags::BUFFER_SELECT);
-        self.push_plain(entry.user_data(user_data));
     }
 
     /// Receives whatever comes into a buffer each, until it is cancelled or buffers run out.

@@ -41,11 +41,10 @@ impl Socket {
     pub(super) const SHUT: u16 = 1 << 13;
     /// ... and is through.
     pub(super) const SHUT_DONE: u16 = 1 << 14;
-    /// Its first receive is armed (RECEIVE_ARMED, too), and waits in the kernel for bytes.
-    pub(super) const FIRST_ARMED: u16 = 1 << 15;
 
+    /// One that has just come: it is about to speak.
     pub(super) const fn new(number: i32) -> Self {
-        Self { number, flags: 0, receives: 0 }
+        Self { number, flags: Self::CHATTY, receives: 0 }
     }
 
     pub(super) const fn has(&self, flags: u16) -> bool {
