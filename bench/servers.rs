@@ -107,6 +107,9 @@ impl Server {
     }
 }
 
+/// Connections that ringcast is told to make room for.
+const CONNECTIONS_MAX: &str = "18000";
+
 /// A server that runs as a child of this process. Dropping it ends it.
 pub(crate) struct Running {
     pub(crate) server: Server,
@@ -129,6 +132,9 @@ impl Running {
                 command.args(["serve", "--driver", driver, "--shards", "1", "--echo"]);
                 command.args(["--listen", &address.to_string()]);
                 command.args(["--admin", &admin.to_string()]);
+                // What the largest scenario needs: so regular descriptors are chosen wherever
+                // RLIMIT_NOFILE suffices. `hold` is about direct ones.
+                command.env("RINGCAST_LIMITS_CONNECTIONS_MAX", CONNECTIONS_MAX);
                 (command, Some(admin))
             }
             Server::FloorUring | Server::FloorEpoll => {

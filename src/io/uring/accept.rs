@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use io_uring::opcode;
 use io_uring::types::{DestinationSlot, Fd};
+use io_uring::{opcode, squeue};
 use socket2::{SockAddr, SockAddrStorage, SockRef};
 
 use super::region::Region;
@@ -31,6 +31,9 @@ pub(super) struct Accepts {
     /// One bit for each armed accept; its slot belongs to the kernel.
     armed: u32,
     peers: Region,
+    /// Whether this kernel can be told to wait first (6.10). Without it each arming tries at once,
+    /// which makes a socket and throws it away when nobody is there.
+    waits_first: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,10 +47,11 @@ enum State {
 }
 
 impl Accepts {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(super) fn new(release: (u32, u32)) -> io::Result<Self> {
         const { assert!(ACCEPTS_ARMED_MAX <= u32::BITS as usize) };
         let peers = Region::new(ACCEPTS_ARMED_MAX * size_of::<PeerSlot>())?;
-        Ok(Self { listener: None, state: State::Off, armed: 0, peers })
+        let waits_first = release >= (6, 10);
+        Ok(Self { listener: None, state: State::Off, armed: 0, peers, waits_first })
     }
 
     pub(super) const fn armed(&self) -> usize {
@@ -111,9 +115,13 @@ impl Uring {
             };
             let index_bits = u32::try_from(index).expect("it is below 32");
             let name = SocketId::new(index_bits, 0).pack(TAG_ACCEPT);
+            let mut entry = accept.build().user_data(name);
+            if self.accepts.waits_first {
+                wait_first(&mut entry);
+            }
             // SAFETY: the slot stays the kernel's until this request's outcome clears its bit,
             // and the region outlives the ring.
-            unsafe { self.ring.push(accept.build().user_data(name)) };
+            unsafe { self.ring.push(entry) };
             self.accepts.armed |= 1 << index;
         }
     }
@@ -207,4 +215,13 @@ impl Uring {
             completions.push(Completion::ListenerClosed);
         }
     }
+}
+
+/// Sets IORING_ACCEPT_POLL_FIRST, for which the `io-uring` crate has no name.
+fn wait_first(entry: &mut squeue::Entry) {
+    const ACCEPT_POLL_FIRST: u16 = 1 << 2;
+    const { assert!(size_of::<squeue::Entry>() == 64) };
+    // SAFETY: an entry is the kernel's `struct io_uring_sqe` and nothing else (the size says so):
+    // one byte of opcode, one of flags, then two of `ioprio`, where accept has its flags.
+    unsafe { (&raw mut *entry).cast::<u16>().add(1).write(ACCEPT_POLL_FIRST) };
 }

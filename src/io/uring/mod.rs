@@ -150,7 +150,7 @@ impl Uring {
         Ok(Self {
             ring,
             buffers,
-            accepts: Accepts::new()?,
+            accepts: Accepts::new(release)?,
             command: Region::new(size_of::<i32>())?,
             messages: send::messages()?,
             direct: settings.direct,
