@@ -20,6 +20,9 @@ mod report;
 mod request;
 mod settings;
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -71,10 +71,20 @@ impl<D: Driver> Shard<D> {
             if conn.close(now, CLOSE_MALFORMED, reason, replies, &self.settings.conn) {
                 ending = Some(EndReason::Malformed);
             }
+            // The peer's own good-bye may stand behind it.
+            let event = conn.receive(now, &mut input, replies, &self.settings.conn);
+            debug_assert_eq!(event, None, "a closing connection has no events");
         }
+        let is_closing = connection.conn.is_closing();
         self.account_held(socket);
         match ending {
             Some(reason) => self.end(now, socket, reason),
+            // Nothing is sent that would ask what is next: this may be what was waited for.
+            None if is_closing => {
+                if self.hub.is_drained(socket) {
+                    self.finished(now, socket);
+                }
+            }
             None => self.reply(socket),
         }
         self.post_letters();

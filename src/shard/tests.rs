@@ -1,0 +1,271 @@
+//! A whole shard over a driver made of paper: what a peer sends is handed in, what the shard
+//! does with the socket is written down.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
+
+use super::*;
+use crate::conn;
+use crate::hub::{Capacity, Overflow, Rules};
+use crate::io::epoll::Epoll;
+use crate::io::{Buffer, Description, Send, SocketId, Waker};
+use crate::limits::{LINGER_BYTES_MAX, REPLIES_BYTES_MAX};
+use crate::proto::ws::close;
+use crate::proto::ws::frame::{Opcode, write_masked};
+
+const SOCKET: SocketId = Key::new(0, 0);
+
+#[derive(Debug, Default)]
+struct Socket {
+    sent: Vec<u8>,
+    /// Bytes it takes before it is full.
+    room: usize,
+    paused: bool,
+    shut: bool,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Paper {
+    sockets: BTreeMap<SocketId, Socket>,
+    completions: VecDeque<Completion>,
+    received: Vec<Vec<u8>>,
+    waker: Waker,
+}
+
+impl Driver for Paper {
+    fn listen(&mut self, _: OwnedFd) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn stop_listening(&mut self) {
+        self.completions.push_back(Completion::ListenerClosed);
+    }
+
+    fn resume_accepting(&mut self) {}
+
+    fn adopt(&mut self, _: OwnedFd) -> io::Result<SocketId> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn release(&mut self, _: SocketId) -> Option<OwnedFd> {
+        None
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn harvest(
+        &mut self,
+        _: Option<Duration>,
+        completions: &mut Vec<Completion>,
+    ) -> io::Result<()> {
+        completions.extend(self.completions.drain(..));
+        Ok(())
+    }
+
+    fn received(&mut self, buffer: Buffer) -> &mut [u8] {
+        &mut self.received[buffer.index as usize]
+    }
+
+    fn send(&mut self, sends: &[Send<'_>], outcomes: &mut Vec<Sent>) {
+        for Send { socket, slices } in sends {
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            let socket = self.sockets.get_mut(socket).expect("a socket that is open");
+            assert!(!socket.closed && !socket.shut);
+            let taken = bytes.len().min(socket.room);
+            socket.room -= taken;
+            socket.sent.extend_from_slice(&bytes[..taken]);
+            outcomes.push(if taken == bytes.len() { Sent::Whole } else { Sent::Partial(taken) });
+        }
+    }
+
+    fn await_writable(&mut self, _: SocketId) {}
+
+    fn pause(&mut self, socket: SocketId) {
+        self.sockets.get_mut(&socket).expect("a socket that is open").paused = true;
+    }
+
+    fn resume(&mut self, socket: SocketId) {
+        self.sockets.get_mut(&socket).expect("a socket that is open").paused = false;
+    }
+
+    fn quiet(&mut self, _: SocketId) {}
+
+    fn shutdown(&mut self, socket: SocketId) {
+        self.sockets.get_mut(&socket).expect("a socket that is open").shut = true;
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        self.sockets.get_mut(&socket).expect("a socket that is open").closed = true;
+    }
+
+    fn describe(&self) -> Description {
+        Description { name: "paper", descriptors: "none", notes: Vec::new() }
+    }
+}
+
+struct Fixed(Time);
+
+impl Clock for Fixed {
+    fn now(&mut self) -> Time {
+        self.0
+    }
+}
+
+/// A shard with one client, whose WebSocket is open.
+struct One {
+    shard: Shard<Paper>,
+    now: Time,
+}
+
+impl One {
+    fn new() -> Self {
+        let settings = Settings {
+            conn: conn::Settings {
+                message_bytes_max: 1_000,
+                handshake_timeout: Duration::from_secs(5),
+                ping_interval: Duration::from_secs(25),
+                pong_timeout: Duration::from_secs(10),
+                idle_timeout: None,
+                close_timeout: Duration::from_secs(3),
+                echo: false,
+                pages: Vec::new(),
+            },
+            hub: crate::hub::Settings {
+                shard: 0,
+                shards: 1,
+                home_seed: 1,
+                outbox: Capacity { messages: 16, bytes: 65_536 },
+                channels_per_client_max: 8,
+                channels_max: 100,
+                memory_bytes_max: 1 << 20,
+                rules: Rules { rules: Vec::new(), default: Overflow::DropOldest },
+            },
+            drain_window: Duration::from_secs(30),
+            held_bytes_max: 1 << 20,
+        };
+        let epoll = Epoll::new(&crate::io::Settings::default()).expect("a driver");
+        let waker = epoll.waker();
+        let (address, mailbox) = mailbox();
+        let driver = Paper {
+            sockets: BTreeMap::from([(SOCKET, Socket { room: usize::MAX, ..Socket::default() })]),
+            completions: VecDeque::new(),
+            received: Vec::new(),
+            waker: waker.clone(),
+        };
+        let shared = Shared {
+            post: Post::new(mailbox, [(address, waker)]),
+            admission: Arc::new(Admission::new(1, 10, None)),
+            metrics: Arc::default(),
+        };
+        let shard = Shard::new(settings, driver, shared, fastrand::Rng::with_seed(1));
+        let mut one = Self { shard, now: Time::START };
+        let peer = ([127, 0, 0, 1], 1).into();
+        one.shard.driver.completions.push_back(Completion::Accepted { socket: SOCKET, peer });
+        one.send(
+            b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        );
+        assert!(one.socket().sent.starts_with(b"HTTP/1.1 101 "));
+        one
+    }
+
+    fn tick(&mut self) -> bool {
+        self.shard.tick(self.now, &mut Fixed(self.now)).expect("paper does not break")
+    }
+
+    /// The peer sends `bytes`, and the shard hears them.
+    fn send(&mut self, bytes: &[u8]) {
+        let driver = &mut self.shard.driver;
+        let buffer = Buffer { index: driver.received.len() as u32, bytes: bytes.len() as u32 };
+        driver.received.push(bytes.to_vec());
+        driver.completions.push_back(Completion::Received { socket: SOCKET, buffer });
+        self.tick();
+    }
+
+    fn text(&mut self, text: &str) {
+        self.send(&frame(Opcode::Text, text.as_bytes()));
+    }
+
+    fn socket(&mut self) -> &mut Socket {
+        self.shard.driver.sockets.get_mut(&SOCKET).expect("there from the start")
+    }
+}
+
+fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_masked(&mut out, opcode, payload, [1, 2, 3, 4]);
+    out
+}
+
+fn close_frame(code: u16) -> Vec<u8> {
+    let mut out = Vec::new();
+    close::write_close_masked(&mut out, code, "", [1, 2, 3, 4]);
+    out
+}
+
+/// What was seen: a peer that answered our close frame was let hang until the close timeout. Why:
+/// what is to be done with the socket was asked only when something had been sent, and after the
+/// answer nothing was. Now it is asked after everything a closing peer says.
+#[test]
+fn the_socket_is_closed_as_soon_as_the_peer_has_answered_the_close_frame() {
+    let mut one = One::new();
+    one.send(&frame(Opcode::Binary, b"not taken"));
+    assert!(!one.socket().closed, "the peer's turn");
+    one.send(&close_frame(1003));
+    assert!(one.socket().closed);
+    assert!(one.shard.conns.is_empty());
+}
+
+#[test]
+fn a_close_frame_behind_a_malformed_message_is_heard() {
+    let mut one = One::new();
+    one.send(&[frame(Opcode::Text, b"[1"), close_frame(1000)].concat());
+    one.tick();
+    assert!(one.socket().closed);
+}
+
+#[test]
+fn a_lingering_peer_that_says_too_much_is_cut_off() {
+    let mut one = One::new();
+    one.send(b"\x81\x02hi");
+    assert!(one.socket().shut && !one.socket().closed);
+    for _ in 1..LINGER_BYTES_MAX / 4_096 {
+        one.send(&[0; 4_096]);
+    }
+    assert!(!one.socket().closed);
+    one.send(&[0; 2 * 4_096]);
+    assert!(one.socket().closed);
+}
+
+#[test]
+fn a_client_that_floods_pings_and_reads_no_pong_is_not_read_from() {
+    let mut one = One::new();
+    one.socket().room = 0;
+    while !one.socket().paused {
+        one.send(&frame(Opcode::Ping, &[0; 125]).repeat(10));
+        assert!(one.shard.hub.replies_bytes() < 2 * REPLIES_BYTES_MAX);
+    }
+}
+
+#[test]
+fn a_drained_client_gets_what_waits_then_the_good_bye_and_the_shard_ends() {
+    let mut one = One::new();
+    one.text(r#"{"type":"subscribe","channel":"a"}"#);
+    one.socket().room = 0;
+    one.text(r#"{"type":"publish","channel":"a","payload":"last"}"#);
+    one.shard.begin_drain(one.now);
+    one.now = one.now + Duration::from_secs(28);
+    assert!(one.tick());
+    one.socket().room = usize::MAX;
+    one.shard.driver.completions.push_back(Completion::Writable { socket: SOCKET });
+    assert!(one.tick());
+    let sent = String::from_utf8_lossy(&one.socket().sent).into_owned();
+    let places = ["goaway", r#""last""#, "the server is going away"].map(|said| sent.find(said));
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} in {sent}");
+    one.send(&close_frame(1001));
+    assert!(one.socket().closed);
+    assert!(!one.tick(), "nobody is left");
+}
