@@ -95,10 +95,8 @@ impl<D: Driver> Shard<D> {
 
     /// Queues what was replied, and stops reading from a client that does not read its replies.
     pub(super) fn reply(&mut self, socket: SocketId) {
-        if self.scratch.replies.is_empty() {
-            return;
-        }
         self.hub.reply(socket, &mut self.scratch.replies);
+        // Also without a reply: acks may have come since the last look.
         self.throttle(socket);
     }
 

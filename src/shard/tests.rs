@@ -240,6 +240,27 @@ fn a_lingering_peer_that_says_too_much_is_cut_off() {
     assert!(one.socket().closed);
 }
 
+/// What was seen: a client that published with ids and never read its acks was read from until
+/// the whole shard was at its memory ceiling. Why: acks come after the tick's reading, and the
+/// next reading looked at the replies that wait only when it had one to add.
+#[test]
+fn a_client_that_does_not_read_its_acks_is_not_read_from() {
+    let mut one = One::new();
+    one.socket().room = 0;
+    let mut publishes = 0;
+    while !one.socket().paused {
+        publishes += 1;
+        one.text(r#"{"type":"publish","id":1,"channel":"a","payload":1}"#);
+        assert!(one.shard.hub.replies_bytes() < 2 * REPLIES_BYTES_MAX, "after {publishes}");
+    }
+    one.socket().room = usize::MAX;
+    one.shard.driver.completions.push_back(Completion::Writable { socket: SOCKET });
+    one.tick();
+    assert!(!one.socket().paused);
+    let acks = one.socket().sent.windows(12).filter(|bytes| bytes == br#""type":"ack""#).count();
+    assert_eq!(acks, publishes);
+}
+
 #[test]
 fn a_client_that_floods_pings_and_reads_no_pong_is_not_read_from() {
     let mut one = One::new();
