@@ -236,3 +236,6 @@ impl Address {
         let _ = self.notes.send(Note::Drain);
     }
 }
+
+#[cfg(test)]
+mod tests;
