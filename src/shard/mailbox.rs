@@ -195,9 +195,7 @@ impl Post {
     pub fn next_letter(&mut self) -> Option<Letter> {
         let letter = match self.mailbox.deliveries.try_recv() {
             Ok(delivery) => Letter::Delivery(delivery),
-            Err(_) if self.others.iter().any(|other| !other.deliveries.shelf.is_empty()) => {
-                return None;
-            }
+            Err(_) if self.holds_deliveries() => return None,
             Err(_) => Letter::Request(self.mailbox.requests.try_recv().ok()?),
         };
         self.counts.heard += 1;
@@ -215,11 +213,17 @@ impl Post {
         self.mailbox.requests.len() + self.mailbox.deliveries.len()
     }
 
-    /// Whether something waits to be heard.
+    /// Whether something waits that may be heard now.
     #[must_use]
     pub fn has_mail(&self) -> bool {
         let Mailbox { requests, deliveries, notes } = &self.mailbox;
-        !(requests.is_empty() && deliveries.is_empty() && notes.is_empty())
+        let has_requests = !requests.is_empty() && !self.holds_deliveries();
+        has_requests || !deliveries.is_empty() || !notes.is_empty()
+    }
+
+    /// Whether deliveries wait on a shelf: no request is heard, it would cause more of them.
+    fn holds_deliveries(&self) -> bool {
+        self.others.iter().any(|other| !other.deliveries.shelf.is_empty())
     }
 
     /// What the post has carried so far.

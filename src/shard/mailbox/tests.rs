@@ -82,6 +82,9 @@ fn deliveries_are_heard_first_and_also_while_requests_have_to_wait() {
     other.send(0, delivery(4));
     assert_eq!(hear_all(&mut shard), [(true, 4)], "a request would cause more of what waits");
     assert_eq!(shard.letters_waiting(), 1);
+    // A shard that took this for mail would never rest, and only burn the core that the other
+    // one may need to make room.
+    assert!(!shard.has_mail());
     hear_all(&mut other);
     shard.empty_shelves();
     assert_eq!(hear_all(&mut shard), [(false, 3)]);
