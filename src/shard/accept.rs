@@ -52,7 +52,10 @@ impl<D: Driver> Shard<D> {
         self.conns.insert(socket, connection);
         self.hub.open(socket);
         self.admission.set_load(self.index, self.conns.len());
-        let refusal = if self.hub.is_overloaded() || self.held_bytes > self.settings.held_bytes_max
+        // Whoever comes after the good-byes were dealt out would get none.
+        let refusal = if self.drain.is_some()
+            || self.hub.is_overloaded()
+            || self.held_bytes > self.settings.held_bytes_max
         {
             Some(Refusal::Unavailable { retry_after_s: 5 })
         } else {

@@ -290,3 +290,19 @@ fn a_drained_client_gets_what_waits_then_the_good_bye_and_the_shard_ends() {
     assert!(one.socket().closed);
     assert!(!one.tick(), "nobody is left");
 }
+
+/// What was seen: a peer that another shard passed on after this one had begun to drain was
+/// welcomed, never told to go, and cut off without a word when the window ended.
+#[test]
+fn who_comes_while_the_shard_drains_is_told_to_come_back() {
+    let mut one = One::new();
+    one.shard.begin_drain(one.now);
+    let (late, peer) = (Key::new(1, 0), ([127, 0, 0, 1], 2).into());
+    let driver = &mut one.shard.driver;
+    driver.sockets.insert(late, Socket { room: usize::MAX, ..Socket::default() });
+    driver.completions.push_back(Completion::Accepted { socket: late, peer });
+    one.tick();
+    let late = &one.shard.driver.sockets[&late];
+    assert!(late.sent.starts_with(b"HTTP/1.1 503 ") && late.shut);
+    assert_eq!(one.shard.admission.connections(), 1);
+}
