@@ -56,7 +56,7 @@ pub const MESSAGE_BYTES_MAX_MAX: usize = 16 * 1024 * 1024;
 /// Shards in one process: far above any edge box, small enough for a table.
 pub const SHARDS_MAX: usize = 256;
 
-/// How long a channel that nobody subscribes to keeps its numbering (`epoch` and `seq`).
+/// How long a channel that nobody subscribes or publishes to keeps its numbering (`epoch` and `seq`).
 pub const CHANNEL_IDLE: Duration = Duration::from_secs(60);
 
 /// Bytes read and thrown away from a peer whose connection ended with an error, so that the
