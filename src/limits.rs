@@ -15,6 +15,10 @@ pub const LETTERS_PER_TICK_MAX: usize = 512;
 /// and stops reading from the clients whose requests need that shard.
 pub const MAILBOX_LETTERS_MAX: usize = 4096;
 
+/// Bytes of one place in each of a shard's three mailboxes (requests, deliveries, notes) together;
+/// `shard::mailbox` asserts it. The places are there from the start.
+pub const MAILBOX_PLACE_BYTES_MAX: usize = 320;
+
 /// Sends given to the kernel in one submission, so that receives interleave (64 to 256 measured
 /// alike).
 pub const SENDS_PER_SUBMISSION_MAX: usize = 128;
@@ -64,9 +68,9 @@ pub const CHANNEL_IDLE: Duration = Duration::from_secs(60);
 pub const LINGER_BYTES_MAX: usize = 256 * 1024;
 
 /// Silence after which a socket is kept the cheap way (a poll instead of an armed receive). Long
-/// enough for a client to subscribe after it has connected, short enough that idle crowds cost
-/// little.
-pub const QUIET_AFTER: Duration = Duration::from_secs(1);
+/// enough for a client to subscribe after it has connected, short enough that a crowd which comes at
+/// once and then is silent has few requests armed at a time (the kernel keeps their memory).
+pub const QUIET_AFTER: Duration = Duration::from_millis(250);
 
 /// How long accepting rests after the kernel refused for want of descriptors or memory.
 pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);

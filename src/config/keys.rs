@@ -235,7 +235,7 @@ pub static KEYS: [Key; 27] = [
     Key {
         name: "limits.connections_per_address_max",
         flag: None,
-        help: "Connections from one address, or \"off\"; beyond it a peer gets 503. Clients behind \
+        help: "Connections from one address, or \"off\"; beyond it a peer gets 429. Clients behind \
                one NAT or proxy share an address.",
         set: |config, value| {
             let limit = or_off(value, |value| count(value, 1..=COUNT_MAX));

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use crate::hub::Rules;
 
-/// Shards that are started without being asked for. There is a mailbox for each pair of them; on
-/// a workstation with many more CPUs those would cost more than the clients do.
+/// Shards that are started without being asked for. Each costs about 6 MiB before the first client
+/// comes (receive buffers, ring, mailboxes); a workstation's CPUs would cost more than its clients.
 pub const SHARDS_DEFAULT_MAX: usize = 32;
 
 /// Everything the server needs to know, proven.
@@ -64,7 +64,7 @@ pub struct Limits {
     pub message_bytes_max: usize,
     /// Connections in the whole process; beyond it a peer gets 503 with Retry-After.
     pub connections_max: usize,
-    /// Connections from one address; beyond it a peer gets 503. `None`: no such limit.
+    /// Connections from one address; beyond it a peer gets 429. `None`: no such limit.
     pub connections_per_address_max: Option<usize>,
     /// Channels one client may be subscribed to.
     pub channels_per_client_max: usize,

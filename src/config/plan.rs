@@ -35,9 +35,6 @@ pub const CONNECTION_BYTES: u64 = 512;
 /// What one channel costs while nobody publishes: name, prefix, numbering, table entries.
 pub const CHANNEL_BYTES: u64 = 512;
 
-/// One letter between two shards, without what it points to.
-const LETTER_BYTES: u64 = 64;
-
 /// What an idle TCP socket costs the kernel: `sock` (2.3 KiB), inode, dentry, file and a poll
 /// (0.3 KiB), as slabinfo shows them on Linux 6.
 const KERNEL_CONNECTION_BYTES: u64 = 4096;
@@ -78,8 +75,8 @@ impl MemoryPlan {
         let shards = config.shards as u64;
         let connections = config.limits.connections_max as u64;
         let channels = config.limits.channels_max as u64;
-        let mailboxes = shards * (shards - 1);
         let letters = limits::MAILBOX_LETTERS_MAX as u64;
+        let place = limits::MAILBOX_PLACE_BYTES_MAX as u64;
         let message = config.limits.message_bytes_max as u64;
         let outbox = config.limits.outbox_bytes_max as u64;
         let mut lines = vec![
@@ -109,8 +106,8 @@ impl MemoryPlan {
             },
             Line {
                 name: "mailboxes",
-                bytes: mailboxes * letters * LETTER_BYTES,
-                how: format!("{mailboxes} pairs of shards x {letters} letters x {LETTER_BYTES}"),
+                bytes: shards * letters * place,
+                how: format!("{shards} shards x {letters} letters x {place}"),
             },
             Line {
                 name: "connections",

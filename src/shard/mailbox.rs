@@ -13,7 +13,15 @@ use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::hub::{Delivery, Letter, Request, ShardIndex};
 use crate::io::Waker;
-use crate::limits::MAILBOX_LETTERS_MAX;
+use crate::limits::{MAILBOX_LETTERS_MAX, MAILBOX_PLACE_BYTES_MAX};
+
+/// What a place costs beyond the letter: the channel's own bookkeeping.
+const STAMP_BYTES: usize = 8;
+
+const _: () = assert!(
+    size_of::<Request>() + size_of::<Delivery>() + size_of::<Note>() + 3 * STAMP_BYTES
+        <= MAILBOX_PLACE_BYTES_MAX
+);
 
 /// What the house, or another shard's listener, tells a shard.
 #[derive(Debug)]

@@ -63,8 +63,16 @@ pub(crate) fn without_room_accepting_pauses_until_resumed<K: Kind>() {
     for index in 0..20 {
         world.close(world.accepted[index].0);
     }
-    world.driver.resume_accepting();
-    world.until("the others", |world| world.accepted.len() == 60);
+    // Some kernels free the slot of a direct descriptor a moment after its close: then another
+    // failure may come first.
+    let mut failures = 0;
+    world.until("the others", |world| {
+        if world.accept_failures.len() != failures {
+            failures = world.accept_failures.len();
+            world.driver.resume_accepting();
+        }
+        world.accepted.len() == 60
+    });
     drop(clients);
 }
 
@@ -152,7 +160,11 @@ pub(crate) fn a_released_socket_lives_on_in_another_threads_driver<K: Kind>() {
         world.tick(Duration::from_millis(20));
         while released < world.accepted.len() {
             let socket = world.accepted[released].0;
-            let fd = world.driver.release(socket).expect("nothing has happened to it yet");
+            let Some(fd) = world.driver.release(socket) else {
+                // Before FIXED_FD_INSTALL a direct descriptor cannot leave its ring; it stays.
+                assert!(!K::REGULAR && kernel_before(6, 8), "nothing has happened to it yet");
+                return;
+            };
             world.forget(socket);
             give.send(fd).expect("the other driver lives");
             waker.wake();
@@ -169,4 +181,11 @@ pub(crate) fn a_released_socket_lives_on_in_another_threads_driver<K: Kind>() {
     }
     assert_eq!(other.join().expect("no panic"), COUNT);
     world.idle(Duration::from_millis(20));
+}
+
+/// Whether the running kernel is older than that.
+fn kernel_before(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("Linux");
+    let mut numbers = release.split('.').map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (major, minor)
 }
