@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::outbox::{Capacity, Gap, Offered, Outbox};
 use super::segment::{Run, Segment};
-use super::{ClientId, GapReason, TopicId};
+use super::{Burden, ClientId, GapReason, TopicId, Way};
 use crate::limits::REPLIES_BYTES_MAX;
 use crate::mem::Table;
 
@@ -259,25 +259,22 @@ impl Clients {
         }
     }
 
-    /// Turns the queues of those who have the most waiting into gap notices, until about `excess`
-    /// bytes have been given up.
-    pub(super) fn shed(&mut self, excess: usize) {
-        let mut waiting: Vec<(usize, ClientId)> = self
-            .table
-            .iter()
-            .filter_map(|(id, client)| Some((client.outbox.as_ref()?.bytes(), id)))
-            .collect();
-        waiting.sort_unstable_by(|a, b| b.cmp(a));
-        let mut given_up = 0;
-        for (bytes, id) in waiting {
-            if given_up >= excess {
-                break;
-            }
-            let Some(outbox) = self.outbox_mut(id) else { continue };
-            let shed = outbox.shed(GapReason::Memory);
-            self.flow.dropped_memory += u64::from(shed);
-            given_up += bytes;
+    /// What the outboxes hold, by client and by what can be done about it.
+    pub(super) fn burdens(&self) -> Vec<Burden> {
+        let mut burdens = Vec::new();
+        for (client, Client { outbox, .. }) in self.table.iter() {
+            let Some(outbox) = outbox else { continue };
+            let ways = [(Way::Shed, outbox.queued_bytes()), (Way::CutOff, outbox.kept_bytes())];
+            let held = ways.into_iter().filter(|(_, bytes)| *bytes > 0);
+            burdens.extend(held.map(|(way, bytes)| Burden { bytes, client, way }));
         }
+        burdens
+    }
+
+    /// Turns a client's queue into gap notices.
+    pub(super) fn shed(&mut self, id: ClientId, reason: GapReason) {
+        let shed = self.outbox_mut(id).map_or(0, |outbox| outbox.shed(reason));
+        self.flow.dropped_memory += u64::from(shed);
     }
 
     /// Lists `id` as having something to send, unless it is listed or cannot be sent to now.

@@ -56,12 +56,6 @@ impl Hub {
         self.clients.set_blocked(client, false);
     }
 
-    /// Bytes of replies that wait for `client`.
-    #[must_use]
-    pub fn replies_waiting(&self, client: ClientId) -> usize {
-        self.clients.outbox(client).map_or(0, |outbox| outbox.replies_bytes())
-    }
-
     /// Whether anything waits for `client`.
     #[must_use]
     pub fn is_drained(&self, client: ClientId) -> bool {
@@ -72,15 +66,5 @@ impl Hub {
     #[must_use]
     pub fn messages_waiting(&self, client: ClientId) -> u32 {
         self.clients.outbox(client).map_or(0, |outbox| outbox.messages())
-    }
-
-    /// Gives up what waits for the worst offenders when the hub holds more than it may.
-    pub fn relieve(&mut self) {
-        let held = self.segments_bytes() + self.replies_bytes();
-        if held > self.settings.memory_bytes_max {
-            // A tenth more than needed, so that the next message does not bring us here again.
-            let excess = held - self.settings.memory_bytes_max / 10 * 9;
-            self.clients.shed(excess);
-        }
     }
 }

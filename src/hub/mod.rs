@@ -7,7 +7,7 @@
 //! the outboxes hold.
 //!
 //! Reading order: `segment` (shared bytes), `outbox` (what waits), `clients` and `topic` (who),
-//! then the verbs: `subscribe`, `publish`, `settle`, `flush`, and `letter` (between shards).
+//! then the verbs: `subscribe`, `publish`, `settle`, `flush`, `relieve`, and `letter` (between shards).
 //!
 //! The hub does no I/O and reads no clock; it does not know what a connection is.
 #![forbid(unsafe_code)]
@@ -17,6 +17,7 @@ mod flush;
 mod letter;
 mod outbox;
 mod publish;
+mod relieve;
 mod rules;
 mod segment;
 mod settle;
@@ -31,6 +32,7 @@ use std::fmt;
 pub use clients::{Flow, Progress};
 pub use letter::{Delivery, Letter, Publisher, Refusal, Request, RequestId};
 pub use outbox::{Capacity, Outbox};
+pub use relieve::{Burden, Way};
 pub use rules::{ChannelRule, Overflow, Rules, pattern_matches};
 pub use settle::Settled;
 
@@ -249,11 +251,5 @@ impl Hub {
     #[must_use]
     pub const fn replies_bytes(&self) -> usize {
         self.clients.replies_bytes
-    }
-
-    /// Whether the hub holds as much as it may.
-    #[must_use]
-    pub fn is_overloaded(&self) -> bool {
-        self.segments_bytes() + self.replies_bytes() > self.settings.memory_bytes_max
     }
 }

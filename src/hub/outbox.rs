@@ -106,10 +106,20 @@ impl Outbox {
         self.messages
     }
 
-    /// Bytes that wait, replies included.
+    /// Bytes of messages that wait whole.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes as usize + self.replies_bytes()
+    pub const fn queued_bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Bytes that no rule can take back: replies, and this client's share of the segment that a
+    /// message already begun keeps alive.
+    #[must_use]
+    pub fn kept_bytes(&self) -> usize {
+        let cut = self.cut.as_ref().map_or(0, |Cut { segment, .. }| {
+            segment.start(segment.messages()) as usize / Rc::strong_count(segment)
+        });
+        cut + self.replies_bytes()
     }
 
     /// Bytes of replies that wait.

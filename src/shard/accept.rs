@@ -67,12 +67,7 @@ impl<D: Driver> Shard<D> {
                 connection.admitted = true;
                 self.wheel.set(socket, connection.conn.deadline(now, &self.settings.conn));
             }
-            Some(refusal) => {
-                let replies = &mut self.scratch.replies;
-                connection.conn.turn_away(now, refusal, replies, &self.settings.conn);
-                self.metrics.refused[refusal.index()].add(1);
-                self.end(now, socket, EndReason::ServerFull);
-            }
+            Some(refusal) => self.turn_away(now, socket, refusal, EndReason::ServerFull),
         }
     }
 

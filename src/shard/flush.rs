@@ -11,8 +11,6 @@ use crate::time::Time;
 
 /// See DESIGN: 4409 is "slow consumer".
 const CLOSE_SLOW_CONSUMER: u16 = 4409;
-/// RFC 6455, IANA registry: 1013 is "try again later".
-const CLOSE_TRY_AGAIN_LATER: u16 = 1013;
 
 impl<D: Driver> Shard<D> {
     /// Offers what was published in this tick to all subscribers, acknowledges it, and sends.
@@ -110,33 +108,5 @@ impl<D: Driver> Shard<D> {
             self.close(now, client, CLOSE_SLOW_CONSUMER, why);
         }
         self.scratch.overflowed = overflowed;
-    }
-
-    /// At the memory ceiling the worst offenders give way: first what waits for clients that do
-    /// not read, then clients that hold incomplete messages.
-    fn relieve(&mut self, now: Time) {
-        self.hub.relieve();
-        if self.held_bytes <= self.settings.held_bytes_max {
-            return;
-        }
-        let mut holders: Vec<(u32, ClientId)> = self
-            .conns
-            .iter()
-            .filter(|(_, connection)| connection.held_bytes > 0 && connection.conn.is_open())
-            .map(|(client, connection)| (connection.held_bytes, client))
-            .collect();
-        holders.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, client) in holders {
-            if self.held_bytes <= self.settings.held_bytes_max {
-                break;
-            }
-            let why =
-                (EndReason::MemoryCeiling, "the server is at its memory ceiling (memory_max)");
-            self.close(now, client, CLOSE_TRY_AGAIN_LATER, why);
-            if let Some(connection) = self.conns.get_mut(client) {
-                connection.conn.abandon(now, &self.settings.conn);
-            }
-            self.account_held(client);
-        }
     }
 }

@@ -3,6 +3,7 @@
 use super::Shard;
 use crate::conn::{Afterwards, EndReason};
 use crate::io::{Driver, SocketId};
+use crate::proto::http::Refusal;
 use crate::time::Time;
 
 impl<D: Driver> Shard<D> {
@@ -23,6 +24,30 @@ impl<D: Driver> Shard<D> {
     pub(super) fn cut_off(&mut self, now: Time, socket: SocketId, reason: EndReason) {
         self.count_end(socket, reason);
         self.forget(now, socket);
+    }
+
+    /// Ends a connection that is beyond words, whatever phase it is in.
+    pub(super) fn break_off(&mut self, now: Time, socket: SocketId, reason: EndReason) {
+        if self.conns.get(socket).is_some_and(|connection| connection.conn.is_closing()) {
+            self.forget(now, socket);
+        } else {
+            self.cut_off(now, socket, reason);
+        }
+    }
+
+    /// Answers a peer that has not finished its request with `refusal`, and ends its life.
+    pub(super) fn turn_away(
+        &mut self,
+        now: Time,
+        socket: SocketId,
+        refusal: Refusal,
+        reason: EndReason,
+    ) {
+        let Some(connection) = self.conns.get_mut(socket) else { return };
+        let replies = &mut self.scratch.replies;
+        connection.conn.turn_away(now, refusal, replies, &self.settings.conn);
+        self.metrics.refused[refusal.index()].add(1);
+        self.end(now, socket, reason);
     }
 
     fn count_end(&mut self, socket: SocketId, reason: EndReason) {

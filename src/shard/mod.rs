@@ -3,7 +3,7 @@
 //! One tick is five verbs, each with a bound: *harvest* what the world did (`receive`, `accept`),
 //! *hear* the mailboxes (`hear`), *expire* timers (`expire`), *flush* the outboxes that were
 //! touched (`flush`), *rest* until the next deadline. `request` turns messages into calls of the
-//! hub, `drain` says good-bye, `mailbox` and `admission` are what shards share, `report` tells the
+//! hub, `relieve` keeps the memory ceiling, `drain` says good-bye, `mailbox` and `admission` are what shards share, `report` tells the
 //! house.
 
 mod accept;
@@ -16,6 +16,7 @@ mod leave;
 mod mailbox;
 mod metrics;
 mod receive;
+mod relieve;
 mod report;
 mod request;
 mod settings;

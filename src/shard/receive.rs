@@ -143,11 +143,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn failed(&mut self, now: Time, socket: SocketId, error: &io::Error) {
         let Some(connection) = self.conns.get(socket) else { return };
         tracing::debug!(peer = %connection.peer, %error, "connection broken");
-        if connection.conn.is_closing() {
-            self.forget(now, socket);
-        } else {
-            self.cut_off(now, socket, EndReason::PeerReset);
-        }
+        self.break_off(now, socket, EndReason::PeerReset);
     }
 
     /// Keeps the sum of what connections hold of incomplete messages.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 
 use super::*;
-use crate::conn;
+use crate::conn::{self, EndReason};
 use crate::hub::{Capacity, Overflow, Rules};
 use crate::io::epoll::Epoll;
 use crate::io::{Buffer, Description, Send, SocketId, Waker};
@@ -14,6 +14,10 @@ use crate::proto::ws::close;
 use crate::proto::ws::frame::{Opcode, write_masked};
 
 const SOCKET: SocketId = Key::new(0, 0);
+
+const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
 
 #[derive(Debug, Default)]
 struct Socket {
@@ -122,6 +126,10 @@ struct One {
 
 impl One {
     fn new() -> Self {
+        Self::with_memory(1 << 20)
+    }
+
+    fn with_memory(memory_bytes_max: usize) -> Self {
         let settings = Settings {
             conn: conn::Settings {
                 message_bytes_max: 1_000,
@@ -140,7 +148,7 @@ impl One {
                 outbox: Capacity { messages: 16, bytes: 65_536 },
                 channels_per_client_max: 8,
                 channels_max: 100,
-                memory_bytes_max: 1 << 20,
+                memory_bytes_max,
                 rules: Rules { rules: Vec::new(), default: Overflow::DropOldest },
             },
             drain_window: Duration::from_secs(30),
@@ -164,10 +172,7 @@ impl One {
         let mut one = Self { shard, now: Time::START };
         let peer = ([127, 0, 0, 1], 1).into();
         one.shard.driver.completions.push_back(Completion::Accepted { socket: SOCKET, peer });
-        one.send(
-            b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        );
+        one.send(UPGRADE);
         assert!(one.socket().sent.starts_with(b"HTTP/1.1 101 "));
         one
     }
@@ -176,12 +181,26 @@ impl One {
         self.shard.tick(self.now, &mut Fixed(self.now)).expect("paper does not break")
     }
 
+    /// Another peer connects.
+    fn connect(&mut self, index: u32) -> SocketId {
+        let (socket, peer) = (Key::new(index, 0), ([127, 0, 0, 1], 2).into());
+        let driver = &mut self.shard.driver;
+        driver.sockets.insert(socket, Socket { room: usize::MAX, ..Socket::default() });
+        driver.completions.push_back(Completion::Accepted { socket, peer });
+        self.tick();
+        socket
+    }
+
     /// The peer sends `bytes`, and the shard hears them.
     fn send(&mut self, bytes: &[u8]) {
+        self.send_from(SOCKET, bytes);
+    }
+
+    fn send_from(&mut self, socket: SocketId, bytes: &[u8]) {
         let driver = &mut self.shard.driver;
         let buffer = Buffer { index: driver.received.len() as u32, bytes: bytes.len() as u32 };
         driver.received.push(bytes.to_vec());
-        driver.completions.push_back(Completion::Received { socket: SOCKET, buffer });
+        driver.completions.push_back(Completion::Received { socket, buffer });
         self.tick();
     }
 
@@ -297,12 +316,40 @@ fn a_drained_client_gets_what_waits_then_the_good_bye_and_the_shard_ends() {
 fn who_comes_while_the_shard_drains_is_told_to_come_back() {
     let mut one = One::new();
     one.shard.begin_drain(one.now);
-    let (late, peer) = (Key::new(1, 0), ([127, 0, 0, 1], 2).into());
-    let driver = &mut one.shard.driver;
-    driver.sockets.insert(late, Socket { room: usize::MAX, ..Socket::default() });
-    driver.completions.push_back(Completion::Accepted { socket: late, peer });
-    one.tick();
+    let late = one.connect(1);
     let late = &one.shard.driver.sockets[&late];
     assert!(late.sent.starts_with(b"HTTP/1.1 503 ") && late.shut);
     assert_eq!(one.shard.admission.connections(), 1);
+}
+
+#[test]
+fn at_the_memory_ceiling_who_reads_no_replies_is_cut_off_and_the_others_stay() {
+    let mut one = One::with_memory(8_000);
+    let other = one.connect(1);
+    one.send_from(other, UPGRADE);
+    one.socket().room = 0;
+    for _ in 0..7 {
+        one.send(&frame(Opcode::Ping, &[0; 125]).repeat(10));
+    }
+    assert!(one.socket().closed);
+    assert_eq!(one.shard.metrics.ended[EndReason::MemoryCeiling as usize].get(), 1);
+    assert_eq!(one.shard.hub.replies_bytes(), 0);
+    assert!(!one.shard.driver.sockets[&other].closed);
+    assert_eq!(one.shard.admission.connections(), 1);
+}
+
+/// What was seen: peers that each sent most of a request head held as much as they liked. Why:
+/// only open clients gave way.
+#[test]
+fn at_the_memory_ceiling_incomplete_request_heads_give_way_too() {
+    let mut one = One::new();
+    one.shard.settings.held_bytes_max = 1_000;
+    let (small, large) = (one.connect(1), one.connect(2));
+    one.send_from(small, &UPGRADE[..100]);
+    one.send_from(large, format!("GET / HTTP/1.1\r\nCookie: {}", "x".repeat(2_000)).as_bytes());
+    one.tick();
+    assert!(one.shard.driver.sockets[&large].sent.starts_with(b"HTTP/1.1 503 "));
+    assert!(one.shard.held_bytes <= 900);
+    one.send_from(small, &UPGRADE[100..]);
+    assert!(one.shard.driver.sockets[&small].sent.starts_with(b"HTTP/1.1 101 "));
 }

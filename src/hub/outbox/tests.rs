@@ -340,7 +340,7 @@ impl Pair {
             _ => self.forget(),
         }
         assert_eq!(self.outbox.messages() as usize, self.model.queue.len());
-        assert_eq!(self.outbox.bytes() - self.outbox.replies_bytes(), self.model.bytes());
+        assert_eq!(self.outbox.queued_bytes(), self.model.bytes());
         // At most the capacity, or one segment when that alone is larger.
         let within = self.outbox.messages() <= self.capacity.messages
             && self.model.bytes() <= self.capacity.bytes as usize;
@@ -432,7 +432,7 @@ impl Pair {
                 (told.heard + 1..=told.offered).filter(|seq| !told.skipped.contains(seq)).collect();
             assert!(missing.is_empty(), "of topic {index} nothing was heard of {missing:?}");
         }
-        assert_eq!((self.outbox.messages(), self.outbox.bytes()), (0, 0));
+        assert_eq!((self.outbox.messages(), self.outbox.queued_bytes()), (0, 0));
     }
 }
 

@@ -365,6 +365,52 @@ fn at_the_memory_ceiling_publishes_are_refused_and_the_worst_queue_becomes_a_gap
     assert_eq!(world.take_heard(0), [gap("new", 1, 16, "memory"), message("new", 17)]);
 }
 
+/// What was seen: with a thousand slow subscribers of one channel every tick at the ceiling
+/// looked at all clients and freed nothing. Why: each queue counted as given up though the
+/// others held the same messages.
+#[test]
+fn shared_messages_count_as_given_up_only_when_the_last_queue_lets_go() {
+    let settings = Settings {
+        memory_bytes_max: 5_000,
+        outbox: Capacity { messages: 100, bytes: 100_000 },
+        ..settings()
+    };
+    let mut world = subscribed(&settings, 4, "a");
+    for client in 0..3 {
+        world.clients[client].room = 0;
+    }
+    for id in 0..4 {
+        world.publish_bytes(3, id, "a", 1_500);
+    }
+    world.settle(0);
+    assert!(world.hubs[0].is_relieved());
+    assert_eq!(world.hubs[0].flow().dropped_memory, 12);
+    assert!(world.clients.iter().all(|client| client.is_open), "queues give way, not clients");
+}
+
+/// What was seen: clients that left replies, or the rest of a large message, unread kept a hub
+/// at its ceiling for as long as they liked. Why: only queued messages gave way.
+#[test]
+fn at_the_memory_ceiling_who_leaves_replies_or_half_a_message_unread_is_to_be_cut_off() {
+    let outbox = Capacity { messages: 100, bytes: 100_000 };
+    let settings = Settings { memory_bytes_max: 10_000, outbox, ..settings() };
+    let mut world = subscribed(&settings, 2, "a");
+    let silent = world.open(0);
+    world.clients[silent].room = 0;
+    for id in 0..300 {
+        world.publish(silent, id, "b");
+        world.settle(0);
+    }
+    assert!(!world.clients[silent].is_open);
+    // Half of the message is in the kernel: it cannot become a gap any more.
+    world.clients[0].room = 100;
+    world.publish_bytes(1, 1, "a", 12_000);
+    world.settle(0);
+    assert!(!world.clients[0].is_open);
+    assert!(world.clients[1].is_open);
+    assert_eq!((world.hubs[0].replies_bytes(), world.hubs[0].segments_bytes()), (0, 0));
+}
+
 #[test]
 fn an_overloaded_hub_takes_no_publish() {
     let settings = Settings { memory_bytes_max: 0, ..settings() };
@@ -372,7 +418,6 @@ fn an_overloaded_hub_takes_no_publish() {
     let (client, silent) = (world.open(0), world.open(0));
     world.clients[silent].room = 0;
     world.subscribe(silent, 1, "a");
-    world.settle(0);
     assert!(world.hubs[0].is_overloaded(), "a reply waits");
     world.publish(client, 2, "a");
     world.settle(0);

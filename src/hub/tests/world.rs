@@ -183,7 +183,23 @@ impl World {
             }
         }
         self.flush(shard);
-        self.hubs[shard].relieve();
+        self.relieve(shard);
+    }
+
+    /// Does what the shard does at the memory ceiling.
+    fn relieve(&mut self, shard: usize) {
+        if !self.hubs[shard].is_overloaded() {
+            return;
+        }
+        for Burden { client, way, .. } in self.hubs[shard].burdens() {
+            if self.hubs[shard].is_relieved() {
+                break;
+            }
+            match way {
+                Way::Shed => self.hubs[shard].shed(client),
+                Way::CutOff => self.close(self.find(shard, client)),
+            }
+        }
     }
 
     /// The name of a channel whose home is `shard`.
