@@ -51,7 +51,9 @@ pub enum Completion {
         buffer: Buffer,
     },
     /// The peer has said all it will say (FIN). Told once, after every byte; sending may still
-    /// succeed.
+    /// succeed. If the connection breaks later, sends tell it and [`Writable`](Self::Writable)
+    /// comes to who awaits it; a [`Failed`](Self::Failed) may be told or not, because nothing
+    /// need be kept armed for a peer that has said all.
     EndOfStream {
         /// Which peer.
         socket: SocketId,

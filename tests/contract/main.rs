@@ -24,6 +24,9 @@ pub(crate) trait Kind: 'static {
     type Driver: Driver;
     /// Whether its sockets use up the process's descriptors.
     const REGULAR: bool;
+    /// Whether each socket is said to be quiet as soon as it is there, so that the claims are
+    /// held against the way in which silent sockets are kept.
+    const QUIET: bool = false;
     /// A driver with these settings, changed as its kind wants them.
     fn make(settings: &Settings) -> Self::Driver;
     /// Whether this machine can run it.
@@ -57,6 +60,23 @@ impl<const DIRECT: bool, const SILENT: bool> Kind for UringKind<DIRECT, SILENT> 
 
     fn is_there() -> bool {
         std::env::var_os("RINGCAST_TEST_WITHOUT_URING").is_none_or(|value| value != "1")
+    }
+}
+
+/// The kind `K`, whose sockets are quiet from the start.
+struct Quiet<K>(K);
+
+impl<K: Kind> Kind for Quiet<K> {
+    type Driver = K::Driver;
+    const REGULAR: bool = K::REGULAR;
+    const QUIET: bool = true;
+
+    fn make(settings: &Settings) -> Self::Driver {
+        K::make(settings)
+    }
+
+    fn is_there() -> bool {
+        K::is_there()
     }
 }
 
@@ -131,4 +151,6 @@ contract! {
     uring_direct: UringKind<true, true>;
     /// What the driver falls back to where the self-test of its sends fails.
     uring_answered_sends: UringKind<false, false>;
+    uring_regular_quiet: Quiet<UringKind<false, true>>;
+    uring_direct_quiet: Quiet<UringKind<true, true>>;
 }

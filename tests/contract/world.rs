@@ -151,6 +151,9 @@ impl<K: Kind> World<K> {
     fn know(&mut self, socket: SocketId) {
         assert!(!self.closed.contains(&socket), "{socket:?} was given out twice");
         assert!(self.heard.insert(socket, Heard::default()).is_none(), "{socket:?} is in use");
+        if K::QUIET {
+            self.driver.quiet(socket);
+        }
     }
 
     fn open(&mut self, socket: SocketId, what: &str) -> &mut Heard {
