@@ -194,8 +194,9 @@ impl Epoll {
             completions.push(Completion::ListenerClosed);
             return;
         }
-        // It would be reported readable for as long as the want lasts.
-        let _ = self.epoll.delete(listener);
+        // It would be reported readable for as long as the want lasts. Its watch is kept, because
+        // a new one could be refused for the very want, and then nobody would try again.
+        watch_listener(&self.epoll, listener, EpollFlags::EPOLLET);
         self.accepting = Accepting::Paused;
         completions.push(Completion::AcceptFailed { error });
     }
@@ -330,9 +331,7 @@ impl Driver for Epoll {
         if let Some(listener) = &self.listener
             && self.accepting != Accepting::Stopping
         {
-            if self.accepting == Accepting::Yes {
-                let _ = self.epoll.delete(listener);
-            }
+            let _ = self.epoll.delete(listener);
             self.accepting = Accepting::Stopping;
         }
     }
@@ -341,10 +340,8 @@ impl Driver for Epoll {
         if self.accepting == Accepting::Paused
             && let Some(listener) = &self.listener
         {
-            let key = SocketId::new(0, 0).pack(TAG_LISTENER);
-            if self.epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, key)).is_ok() {
-                self.accepting = Accepting::Yes;
-            }
+            watch_listener(&self.epoll, listener, EpollFlags::EPOLLIN);
+            self.accepting = Accepting::Yes;
         }
     }
 
@@ -464,6 +461,12 @@ impl Driver for Epoll {
             notes: vec!["one system call for each receive and each send".to_owned()],
         }
     }
+}
+
+/// Tells the kernel what is wanted of a listener that is watched already, which takes no memory.
+fn watch_listener(epoll: &sys::Epoll, listener: &OwnedFd, flags: EpollFlags) {
+    let mut event = EpollEvent::new(flags, SocketId::new(0, 0).pack(TAG_LISTENER));
+    epoll.modify(listener, &mut event).expect("the listener is watched until it stops");
 }
 
 fn explained(error: Errno, what: &str) -> io::Error {
