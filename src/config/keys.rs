@@ -251,7 +251,7 @@ pub static KEYS: [Key; 27] = [
         flag: None,
         help: "Channels one client may be subscribed to.",
         set: |config, value| {
-            set(&mut config.limits.channels_per_client_max, count(value, 1..=65_536))
+            set(&mut config.limits.channels_per_client_max, count(value, 1..=65_535))
         },
         show: |config| config.limits.channels_per_client_max.to_string(),
     },
