@@ -87,7 +87,7 @@ pub enum Expired {
     /// The client has been silent; a ping has been appended to the replies.
     Pinged(Time),
     /// The client's life ends, for this reason; last words have been appended to the replies.
-    Ending(EndReason, Time),
+    Ending(EndReason),
     /// The socket is to be closed now. With a reason, the client's life ends only now.
     Close(Option<EndReason>),
 }
@@ -166,7 +166,7 @@ impl Conn {
                 return Expired::Later(until);
             }
             self.turn_away(now, Refusal::RequestTimeout, replies, settings);
-            return Expired::Ending(EndReason::HandshakeTimeout, now + settings.close_timeout);
+            return Expired::Ending(EndReason::HandshakeTimeout);
         }
         match self.keepalive.due(now, settings) {
             Due::Later(time) => Expired::Later(time),
@@ -180,7 +180,7 @@ impl Conn {
             Due::IdleTimeout => {
                 let reason = "no message within idle_timeout";
                 self.close(now, close::NORMAL, reason, replies, settings);
-                Expired::Ending(EndReason::IdleTimeout, now + settings.close_timeout)
+                Expired::Ending(EndReason::IdleTimeout)
             }
         }
     }

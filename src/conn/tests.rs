@@ -279,7 +279,7 @@ fn a_slow_head_is_answered_with_408_when_its_time_is_up() {
     peer.now = at(4);
     peer.feed(b"GET /ws HTTP/1.1\r\n");
     assert_eq!(peer.expire(at(4)), Expired::Later(at(5)), "a byte buys no time");
-    assert_eq!(peer.expire(at(5)), Expired::Ending(EndReason::HandshakeTimeout, at(8)));
+    assert_eq!(peer.expire(at(5)), Expired::Ending(EndReason::HandshakeTimeout));
     assert_eq!(peer.status(), 408);
     assert_eq!(peer.conn.flushed(), Afterwards::Shutdown);
     assert_eq!(peer.expire(at(7)), Expired::Later(at(8)));
@@ -481,7 +481,7 @@ fn a_client_without_messages_is_closed_after_the_idle_timeout() {
     peer.now = at(59);
     peer.feed(&frame(Opcode::Ping, b""));
     peer.replies.clear();
-    assert_eq!(peer.expire(at(60)), Expired::Ending(EndReason::IdleTimeout, at(63)));
+    assert_eq!(peer.expire(at(60)), Expired::Ending(EndReason::IdleTimeout));
     assert_eq!(peer.close_code(), 1000);
     assert_eq!(peer.expire(at(63)), Expired::Close(None));
 }

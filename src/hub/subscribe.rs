@@ -4,7 +4,7 @@ use super::clients::Subscription;
 use super::letter::{Delivery, Letter, Refusal, Request};
 use super::topic::{Home, State, Waiting, Wish};
 use super::{ClientId, Epoch, Hub, ShardIndex, TopicId};
-use crate::limits::CHANNEL_IDLE;
+use crate::limits::{CHANNEL_IDLE, CHANNELS_EXPIRED_PER_TICK_MAX};
 use crate::proto::envelope;
 use crate::time::Time;
 
@@ -175,9 +175,10 @@ impl Hub {
         Ok(self.topics.insert(name, overflow, state, Some(home)))
     }
 
-    /// Ends the lives of homes that nobody has wanted for [`CHANNEL_IDLE`].
+    /// Ends the lives of homes that nobody has wanted for [`CHANNEL_IDLE`], up to a bound.
     pub fn expire_channels(&mut self, now: Time) {
-        while let Some((since, topic)) = self.topics.idle.front().copied() {
+        for _ in 0..CHANNELS_EXPIRED_PER_TICK_MAX {
+            let Some((since, topic)) = self.topics.idle.front().copied() else { break };
             if since + CHANNEL_IDLE > now {
                 break;
             }

@@ -6,11 +6,11 @@ use std::os::fd::OwnedFd;
 
 use tracing::warn;
 
+use super::admission::TRY_AGAIN;
 use super::{Connection, Shard};
 use crate::conn::{Conn, EndReason};
 use crate::io::{Driver, SocketId};
 use crate::limits::ACCEPT_RETRY_DELAY;
-use crate::proto::http::Refusal;
 use crate::time::Time;
 
 impl<D: Driver> Shard<D> {
@@ -57,7 +57,7 @@ impl<D: Driver> Shard<D> {
             || self.hub.is_overloaded()
             || self.held_bytes > self.settings.held_bytes_max
         {
-            Some(Refusal::Unavailable { retry_after_s: 5 })
+            Some(TRY_AGAIN)
         } else {
             self.admission.enter(peer.ip()).err()
         };

@@ -13,6 +13,9 @@ use crate::proto::http::Refusal;
 /// When to come back, for those who are turned away: long enough that a crowd spreads.
 const RETRY_AFTER_S: u32 = 5;
 
+/// The answer to a peer there is no room for.
+pub(super) const TRY_AGAIN: Refusal = Refusal::Unavailable { retry_after_s: RETRY_AFTER_S };
+
 /// A shard is overloaded when it has this many connections more than the lightest one, and a
 /// quarter more than that one has.
 const SPREAD_CONNECTIONS_MIN: u32 = 16;
@@ -48,7 +51,7 @@ impl Admission {
     pub fn enter(&self, address: IpAddr) -> Result<(), Refusal> {
         if self.connections.fetch_add(1, Relaxed) >= self.connections_max {
             self.connections.fetch_sub(1, Relaxed);
-            return Err(Refusal::Unavailable { retry_after_s: RETRY_AFTER_S });
+            return Err(TRY_AGAIN);
         }
         let Some(max) = self.per_address_max else { return Ok(()) };
         let mut addresses = self.addresses.lock().expect("nobody panics while holding it");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing::info;
 
 use super::Shard;
+use super::admission::TRY_AGAIN;
 use crate::conn::EndReason;
 use crate::io::{Driver, SocketId};
 use crate::proto::envelope;
@@ -64,9 +65,7 @@ impl<D: Driver> Shard<D> {
         for (_, socket) in &goodbyes {
             let is_client = self.conns.get(*socket).is_some_and(|connection| connection.client);
             if is_client {
-                // Everyone a time of its own to return, so that they do not all come at once.
-                let after = self.random.u64(0..=window.as_millis() as u64);
-                envelope::goaway(&mut self.scratch.replies, after);
+                say_goaway(&mut self.scratch.replies, &mut self.random, window);
                 self.reply(*socket);
             }
         }
@@ -101,8 +100,8 @@ impl<D: Driver> Shard<D> {
                     self.say_goodbye(now, socket);
                 }
             } else if !connection.conn.is_closing() {
-                // Still in its handshake: no frame to say good-bye with.
-                self.close(now, socket, GOING_AWAY, (EndReason::Drained, ""));
+                // Still in its handshake: HTTP has words for it, too.
+                self.turn_away(now, socket, TRY_AGAIN, EndReason::Drained);
             }
         }
     }
@@ -115,8 +114,17 @@ impl<D: Driver> Shard<D> {
     /// Whether nothing is left to do.
     pub(super) fn has_drained(&self, now: Time) -> bool {
         let Some(drain) = &self.drain else { return false };
-        let is_empty =
-            drain.listener_closed && self.conns.is_empty() && self.admission.connections() == 0;
+        // A note may carry a peer that another shard has accepted and passed on.
+        let is_empty = drain.listener_closed
+            && self.conns.is_empty()
+            && self.admission.connections() == 0
+            && !self.post.has_mail();
         is_empty || drain.deadline <= now
     }
+}
+
+/// Tells a client when to come back: each at a time of its own, so that they do not all come at
+/// once.
+pub(super) fn say_goaway(replies: &mut Vec<u8>, random: &mut fastrand::Rng, window: Duration) {
+    envelope::goaway(replies, random.u64(0..=window.as_millis() as u64));
 }

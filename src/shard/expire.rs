@@ -3,15 +3,15 @@
 use super::Shard;
 use crate::conn::Expired;
 use crate::io::Driver;
-use crate::limits::QUIET_AFTER;
+use crate::limits::{QUIET_AFTER, TIMERS_PER_TICK_MAX};
 use crate::time::Time;
 
 impl<D: Driver> Shard<D> {
-    /// Fires the timers that are due.
+    /// Fires the timers that are due, up to a bound; the rest are first in the next tick.
     pub(super) fn expire(&mut self, now: Time) {
         let mut due = std::mem::take(&mut self.scratch.due);
         self.wheel.expire(now, &mut due);
-        for socket in due.drain(..) {
+        for socket in due.drain(..due.len().min(TIMERS_PER_TICK_MAX)) {
             let Some(connection) = self.conns.get_mut(socket) else { continue };
             let replies = &mut self.scratch.replies;
             match connection.conn.expire(now, replies, &self.settings.conn) {
@@ -28,7 +28,7 @@ impl<D: Driver> Shard<D> {
                     self.driver.quiet(socket);
                     self.reply(socket);
                 }
-                Expired::Ending(reason, _) => self.end(now, socket, reason),
+                Expired::Ending(reason) => self.end(now, socket, reason),
                 Expired::Close(Some(reason)) => self.cut_off(now, socket, reason),
                 Expired::Close(None) => self.forget(now, socket),
             }

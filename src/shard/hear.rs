@@ -15,7 +15,8 @@ impl<D: Driver> Shard<D> {
             let Some(letter) = self.post.next_letter() else { break };
             self.hub.hear(letter, now);
         }
-        while let Some(note) = self.post.next_note() {
+        for _ in 0..LETTERS_PER_TICK_MAX {
+            let Some(note) = self.post.next_note() else { break };
             match note {
                 Note::Adopt { socket, peer } => self.adopt(now, socket, peer),
                 Note::Drain => self.begin_drain(now),

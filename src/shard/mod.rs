@@ -86,7 +86,8 @@ struct Connection {
     held_back: bool,
 }
 
-/// Buffers that live longer than a tick only to keep their memory.
+/// Buffers that live longer than a tick only to keep their memory, except for `due`, which may
+/// keep timers that a tick had no time for.
 #[derive(Debug, Default)]
 struct Scratch {
     completions: Vec<Completion>,
@@ -181,7 +182,7 @@ impl<D: Driver> Shard<D> {
 
     /// How long nothing will be due.
     fn rest(&self, now: Time) -> Option<Duration> {
-        if self.post.has_mail() || self.hub.has_dirty() {
+        if self.post.has_mail() || self.hub.has_dirty() || !self.scratch.due.is_empty() {
             return Some(Duration::ZERO);
         }
         let drain = self.drain.as_ref().map(|drain| drain.next(now));

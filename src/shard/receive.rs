@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::drain::say_goaway;
 use super::request::Asked;
 use super::{Connection, Shard};
 use crate::conn::{EndReason, Event};
@@ -57,6 +58,10 @@ impl<D: Driver> Shard<D> {
                                 channels_max: self.settings.hub.channels_per_client_max as u64,
                             },
                         );
+                        // It was in its handshake when the others were told.
+                        if self.drain.is_some() {
+                            say_goaway(replies, &mut self.random, self.settings.drain_window);
+                        }
                     }
                 }
                 Event::Refused(refusal) => {

@@ -1,10 +1,10 @@
 //! At the memory ceiling the worst offenders give way, until a tenth is free again.
 
 use super::Shard;
+use super::admission::TRY_AGAIN;
 use crate::conn::EndReason;
 use crate::hub::{ClientId, Way};
 use crate::io::Driver;
-use crate::proto::http::Refusal;
 use crate::time::Time;
 
 /// RFC 6455, IANA registry: 1013 is "try again later".
@@ -55,8 +55,7 @@ impl<D: Driver> Shard<D> {
                     (EndReason::MemoryCeiling, "the server is at its memory ceiling (memory_max)");
                 self.close(now, client, CLOSE_TRY_AGAIN_LATER, why);
             } else if !connection.conn.is_closing() {
-                let refusal = Refusal::Unavailable { retry_after_s: 5 };
-                self.turn_away(now, client, refusal, EndReason::MemoryCeiling);
+                self.turn_away(now, client, TRY_AGAIN, EndReason::MemoryCeiling);
             }
             if let Some(connection) = self.conns.get_mut(client) {
                 connection.conn.abandon(now, &self.settings.conn);

@@ -9,7 +9,7 @@ use crate::conn::{self, EndReason};
 use crate::hub::{Capacity, Overflow, Rules};
 use crate::io::epoll::Epoll;
 use crate::io::{Buffer, Description, Send, SocketId, Waker};
-use crate::limits::{LINGER_BYTES_MAX, REPLIES_BYTES_MAX};
+use crate::limits::{LINGER_BYTES_MAX, REPLIES_BYTES_MAX, TIMERS_PER_TICK_MAX};
 use crate::proto::ws::close;
 use crate::proto::ws::frame::{Opcode, write_masked};
 
@@ -352,4 +352,44 @@ fn at_the_memory_ceiling_incomplete_request_heads_give_way_too() {
     assert!(one.shard.held_bytes <= 900);
     one.send_from(small, &UPGRADE[100..]);
     assert!(one.shard.driver.sockets[&small].sent.starts_with(b"HTTP/1.1 101 "));
+}
+
+/// What was seen: who was in its handshake when the drain began got 1001 without a word of when
+/// to come back, or a FIN in answer to its request.
+#[test]
+fn who_is_in_its_handshake_when_the_drain_begins_is_told_when_to_come_back() {
+    let mut one = One::new();
+    let (quick, slow) = (one.connect(1), one.connect(2));
+    one.shard.begin_drain(one.now);
+    one.send_from(quick, UPGRADE);
+    let heard = String::from_utf8_lossy(&one.shard.driver.sockets[&quick].sent).into_owned();
+    assert!(heard.contains("goaway"), "{heard}");
+    one.shard.settings.conn.handshake_timeout = Duration::from_secs(60);
+    one.now = one.now + Duration::from_secs(28);
+    one.tick();
+    one.tick();
+    let slow = &one.shard.driver.sockets[&slow];
+    assert!(slow.sent.starts_with(b"HTTP/1.1 503 ") && slow.shut);
+}
+
+#[test]
+fn a_crowd_of_timers_is_spread_over_ticks_and_nobody_is_forgotten() {
+    const CROWD: u32 = 2 * TIMERS_PER_TICK_MAX as u32;
+    let mut one = One::new();
+    one.shard.admission = Arc::new(Admission::new(1, 1 + CROWD as usize, None));
+    one.shard.admission.enter([127, 0, 0, 1].into()).expect("room");
+    for index in 1..=CROWD {
+        one.connect(index);
+    }
+    one.now = one.now + Duration::from_secs(6);
+    let refused = |one: &One| {
+        let sockets = one.shard.driver.sockets.values();
+        sockets.filter(|socket| socket.sent.starts_with(b"HTTP/1.1 408 ")).count()
+    };
+    one.tick();
+    assert!(refused(&one) <= TIMERS_PER_TICK_MAX);
+    assert_eq!(one.shard.rest(one.now), Some(Duration::ZERO));
+    one.tick();
+    one.tick();
+    assert_eq!(refused(&one), CROWD as usize);
 }
