@@ -26,6 +26,11 @@ pub const MAILBOX_LETTERS_MAX: usize = 4096;
 /// `shard::mailbox` asserts it. The places are there from the start.
 pub const MAILBOX_PLACE_BYTES_MAX: usize = 320;
 
+/// Bytes that the letters of one mailbox may point to: payloads, messages, names. Enough for a
+/// tick of the shard that hears them (a GB/s at a tick of 2 ms), and 4096 letters of any size a
+/// client may send would be beyond every memory budget.
+pub const MAILBOX_BYTES_MAX: usize = 2 * 1024 * 1024;
+
 /// Sends given to the kernel in one submission, so that receives interleave (64 to 256 measured
 /// alike).
 pub const SENDS_PER_SUBMISSION_MAX: usize = 128;

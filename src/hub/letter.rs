@@ -102,6 +102,29 @@ pub enum Delivery {
     },
 }
 
+impl Request {
+    /// Bytes it points to.
+    #[must_use]
+    pub fn pointed_bytes(&self) -> usize {
+        match self {
+            Self::Publish { channel, payload, .. } => channel.len() + payload.len(),
+            Self::Attach { channel, .. } | Self::Detach { channel, .. } => channel.len(),
+        }
+    }
+}
+
+impl Delivery {
+    /// Bytes it points to, except for a channel's name, which its home shares.
+    #[must_use]
+    pub fn pointed_bytes(&self) -> usize {
+        match self {
+            Self::Messages { frames, .. } => frames.bytes.len(),
+            Self::Attached { .. } | Self::Refused { .. } => 0,
+            Self::Published { .. } | Self::PublishRefused { .. } => 0,
+        }
+    }
+}
+
 /// Who published.
 #[derive(Debug, Clone)]
 pub struct Publisher {

@@ -8,12 +8,14 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 use crate::hub::{Delivery, Letter, Request, ShardIndex};
 use crate::io::Waker;
-use crate::limits::{MAILBOX_LETTERS_MAX, MAILBOX_PLACE_BYTES_MAX};
+use crate::limits::{MAILBOX_BYTES_MAX, MAILBOX_LETTERS_MAX, MAILBOX_PLACE_BYTES_MAX};
 
 /// What a place costs beyond the letter: the channel's own bookkeeping.
 const STAMP_BYTES: usize = 8;
@@ -40,29 +42,82 @@ pub enum Note {
 /// The writing ends of one shard's mailboxes.
 #[derive(Debug, Clone)]
 pub struct Address {
-    requests: Sender<Request>,
-    deliveries: Sender<Delivery>,
+    requests: Slit<Request>,
+    deliveries: Slit<Delivery>,
     notes: Sender<Note>,
 }
 
 /// The reading ends of one shard's mailboxes.
 #[derive(Debug)]
 pub struct Mailbox {
-    requests: Receiver<Request>,
-    deliveries: Receiver<Delivery>,
+    requests: Letters<Request>,
+    deliveries: Letters<Delivery>,
     notes: Receiver<Note>,
 }
 
 /// A mailbox and its address.
 #[must_use]
 pub fn mailbox() -> (Address, Mailbox) {
-    let (requests_in, requests) = bounded(MAILBOX_LETTERS_MAX);
-    let (deliveries_in, deliveries) = bounded(MAILBOX_LETTERS_MAX);
+    let (requests_in, requests) = letters(Request::pointed_bytes);
+    let (deliveries_in, deliveries) = letters(Delivery::pointed_bytes);
     let (notes_in, notes) = bounded(MAILBOX_LETTERS_MAX);
     (
         Address { requests: requests_in, deliveries: deliveries_in, notes: notes_in },
         Mailbox { requests, deliveries, notes },
     )
+}
+
+/// A mailbox for one kind of letter, bounded by their count and by the bytes they point to.
+fn letters<T>(measure: fn(&T) -> usize) -> (Slit<T>, Letters<T>) {
+    let (sender, receiver) = bounded(MAILBOX_LETTERS_MAX);
+    let bytes = Arc::new(AtomicUsize::new(0));
+    (Slit { sender, bytes: Arc::clone(&bytes), measure }, Letters { receiver, bytes, measure })
+}
+
+/// Where letters of one kind are put in.
+#[derive(Debug)]
+struct Slit<T> {
+    sender: Sender<T>,
+    /// What the letters inside point to.
+    bytes: Arc<AtomicUsize>,
+    measure: fn(&T) -> usize,
+}
+
+impl<T> Clone for Slit<T> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), bytes: Arc::clone(&self.bytes), measure: self.measure }
+    }
+}
+
+impl<T> Slit<T> {
+    fn try_send(&self, letter: T) -> Result<(), TrySendError<T>> {
+        let bytes = (self.measure)(&letter);
+        let before = self.bytes.fetch_add(bytes, Relaxed);
+        // A letter that is larger than the bound goes in when nothing else is there.
+        let fits = before == 0 || before + bytes <= MAILBOX_BYTES_MAX || bytes == 0;
+        let sent =
+            if fits { self.sender.try_send(letter) } else { Err(TrySendError::Full(letter)) };
+        if sent.is_err() {
+            self.bytes.fetch_sub(bytes, Relaxed);
+        }
+        sent
+    }
+}
+
+/// Where letters of one kind are taken out.
+#[derive(Debug)]
+struct Letters<T> {
+    receiver: Receiver<T>,
+    bytes: Arc<AtomicUsize>,
+    measure: fn(&T) -> usize,
+}
+
+impl<T> Letters<T> {
+    fn next(&self) -> Option<T> {
+        let letter = self.receiver.try_recv().ok()?;
+        self.bytes.fetch_sub((self.measure)(&letter), Relaxed);
+        Some(letter)
+    }
 }
 
 /// Everything one shard needs to write to the others and to hear them.
@@ -95,13 +150,13 @@ struct Other {
 /// One way into a mailbox, and the shelf before it.
 #[derive(Debug)]
 struct Line<T> {
-    sender: Sender<T>,
+    slit: Slit<T>,
     shelf: VecDeque<T>,
 }
 
 impl<T> Line<T> {
-    const fn new(sender: Sender<T>) -> Self {
-        Self { sender, shelf: VecDeque::new() }
+    const fn new(slit: Slit<T>) -> Self {
+        Self { slit, shelf: VecDeque::new() }
     }
 
     /// False when `letter` had to be put on the shelf.
@@ -115,7 +170,7 @@ impl<T> Line<T> {
     fn empty_shelf(&mut self) -> bool {
         let before = self.shelf.len();
         while let Some(letter) = self.shelf.pop_front() {
-            match self.sender.try_send(letter) {
+            match self.slit.try_send(letter) {
                 Ok(()) => {}
                 Err(TrySendError::Full(letter)) => {
                     self.shelf.push_front(letter);
@@ -201,10 +256,10 @@ impl Post {
 
     /// The next letter: deliveries first; requests only while no delivery waits on a shelf.
     pub fn next_letter(&mut self) -> Option<Letter> {
-        let letter = match self.mailbox.deliveries.try_recv() {
-            Ok(delivery) => Letter::Delivery(delivery),
-            Err(_) if self.holds_deliveries() => return None,
-            Err(_) => Letter::Request(self.mailbox.requests.try_recv().ok()?),
+        let letter = match self.mailbox.deliveries.next() {
+            Some(delivery) => Letter::Delivery(delivery),
+            None if self.holds_deliveries() => return None,
+            None => Letter::Request(self.mailbox.requests.next()?),
         };
         self.counts.heard += 1;
         Some(letter)
@@ -218,15 +273,15 @@ impl Post {
     /// How many letters wait to be heard.
     #[must_use]
     pub fn letters_waiting(&self) -> usize {
-        self.mailbox.requests.len() + self.mailbox.deliveries.len()
+        self.mailbox.requests.receiver.len() + self.mailbox.deliveries.receiver.len()
     }
 
     /// Whether something waits that may be heard now.
     #[must_use]
     pub fn has_mail(&self) -> bool {
         let Mailbox { requests, deliveries, notes } = &self.mailbox;
-        let has_requests = !requests.is_empty() && !self.holds_deliveries();
-        has_requests || !deliveries.is_empty() || !notes.is_empty()
+        let has_requests = !requests.receiver.is_empty() && !self.holds_deliveries();
+        has_requests || !deliveries.receiver.is_empty() || !notes.is_empty()
     }
 
     /// Whether deliveries wait on a shelf: no request is heard, it would cause more of them.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::hub::Publisher;
 use crate::io::Driver;
 use crate::io::epoll::Epoll;
 use crate::limits::LETTERS_PER_TICK_MAX;
@@ -48,7 +49,7 @@ fn what_does_not_fit_waits_on_the_shelf_and_keeps_its_order() {
             sender.send(1, letter(number));
         }
         assert!(sender.is_congested());
-        assert!(!sender.others[0].requests.sender.is_full(), "only that shard's mailbox is");
+        assert!(!sender.others[0].requests.slit.sender.is_full(), "only that shard's mailbox is");
         let mut heard = Vec::new();
         for _ in 0..300 {
             heard.push(said(hearer.next_letter().expect("a full mailbox")).1);
@@ -156,4 +157,38 @@ fn a_socket_that_cannot_be_handed_over_comes_back() {
     assert!(first.hand_over(1, socket(), peer).is_err());
     while second.next_note().is_some() {}
     assert!(first.hand_over(1, socket(), peer).is_ok());
+}
+
+/// What was seen: 4096 publishes of the largest size waited in one mailbox, beside the memory
+/// budget, while the shard that was to hear them was busy.
+#[test]
+fn a_mailbox_is_full_when_its_letters_point_to_too_many_bytes() {
+    const COUNT: u32 = 64;
+    let publish = |bytes: usize| {
+        Letter::Request(Request::Publish {
+            channel: "a".into(),
+            payload: vec![b'1'; bytes].into(),
+            publisher: Publisher { shard: 0, client: Key::new(0, 0), id: None },
+        })
+    };
+    let (mut sender, mut hearer) = pair();
+    for _ in 0..COUNT {
+        sender.send(1, publish(MAILBOX_BYTES_MAX / 16));
+    }
+    assert_eq!(hearer.letters_waiting(), 15);
+    let mut heard = 0;
+    while sender.is_congested() {
+        heard += std::iter::from_fn(|| hearer.next_letter()).count();
+        sender.empty_shelves();
+    }
+    heard += std::iter::from_fn(|| hearer.next_letter()).count();
+    assert_eq!(heard, COUNT as usize);
+    // One that is too large for any mailbox travels alone.
+    sender.send(1, publish(2 * MAILBOX_BYTES_MAX));
+    assert!(!sender.is_congested());
+    sender.send(1, publish(1));
+    assert!(sender.is_congested());
+    assert!(hearer.next_letter().is_some());
+    sender.empty_shelves();
+    assert!(!sender.is_congested() && hearer.next_letter().is_some());
 }
