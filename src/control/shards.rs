@@ -27,6 +27,9 @@ const LOAD_INTERVAL: Duration = Duration::from_millis(500);
 /// Descriptors that are not clients: listeners, rings, eventfds, admin connections, files.
 const DESCRIPTORS_RESERVED: usize = 512;
 
+/// Sockets of a driver beside its connections: peers that are being told that there is no room.
+const SOCKETS_SPARE: usize = 64;
+
 /// The running shards.
 #[derive(Debug)]
 pub struct Shards {
@@ -57,9 +60,17 @@ impl Shards {
         let (settings, note) = driver_settings(config, descriptors_max);
         let choice = world::choose(preference(config.driver), &settings)?;
         let (listeners, listening) = listeners(config)?;
+        let connections_max = connections_max(config, &choice, descriptors_max);
+        if connections_max < config.limits.connections_max {
+            tracing::warn!(
+                "RLIMIT_NOFILE {descriptors_max} is enough for {connections_max} connections, \
+                 not for connections_max {}: peers beyond get 503; raise it (LimitNOFILE=)",
+                config.limits.connections_max
+            );
+        }
         let admission = Arc::new(Admission::new(
             config.shards,
-            config.limits.connections_max,
+            connections_max,
             config.limits.connections_per_address_max,
         ));
         let mut seeds = Seeds::from_system()?;
@@ -309,11 +320,9 @@ fn driver_settings(config: &Config, descriptors_max: usize) -> (world::Settings,
         ),
     };
     // Shards are never loaded quite alike: a quarter more than an equal share.
-    let share = connections_max.div_ceil(config.shards) * 5 / 4 + 64;
-    // Those who are turned away hold a socket until their answer has left.
-    let turned_away = connections_max / 16 + 64;
+    let share = connections_max.div_ceil(config.shards) * 5 / 4 + SOCKETS_SPARE;
     let sockets_max =
-        if direct { share.min(descriptors_max) } else { connections_max + turned_away };
+        if direct { share.min(descriptors_max) } else { connections_max + SOCKETS_SPARE };
     let settings = world::Settings {
         sockets_max,
         direct,
@@ -324,6 +333,19 @@ fn driver_settings(config: &Config, descriptors_max: usize) -> (world::Settings,
         ..world::Settings::default()
     };
     (settings, why)
+}
+
+/// How many connections there may be: `connections_max`, or what there are descriptors for when
+/// that is less. A peer beyond them is told so, which takes a descriptor, too; one that finds no
+/// descriptor would hang in the listener's queue.
+fn connections_max(config: &Config, choice: &Choice, descriptors_max: usize) -> usize {
+    let sockets = match choice {
+        Choice::Uring { settings, .. } if settings.direct => {
+            config.shards * settings.sockets_max.saturating_sub(SOCKETS_SPARE)
+        }
+        _ => descriptors_max - DESCRIPTORS_RESERVED.min(descriptors_max / 4),
+    };
+    config.limits.connections_max.min(sockets)
 }
 
 /// One listener for each shard, all at one address.
@@ -394,4 +416,52 @@ fn doing(what: &str, error: &io::Error) -> io::Error {
         _ => "",
     };
     io::Error::new(error.kind(), format!("{what}: {error}{cure}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn planned(connections: usize, shards: usize, descriptors: usize) -> (Config, world::Settings) {
+        let mut config = Config { shards, ..Config::default() };
+        config.limits.connections_max = connections;
+        let (settings, _) = driver_settings(&config, descriptors);
+        (config, settings)
+    }
+
+    fn uring(settings: &world::Settings) -> Choice {
+        Choice::Uring { settings: settings.clone(), reason: String::new() }
+    }
+
+    fn epoll(settings: &world::Settings) -> Choice {
+        Choice::Epoll { settings: settings.clone(), reason: String::new() }
+    }
+
+    #[test]
+    fn there_is_always_a_socket_left_to_say_that_the_server_is_full() {
+        for connections in [1, 4, 1_000, 100_000] {
+            for shards in [1, 2, 7] {
+                for descriptors in [1_024, 20_000, 1 << 20] {
+                    let (config, settings) = planned(connections, shards, descriptors);
+                    for choice in [uring(&settings), epoll(&settings)] {
+                        let max = connections_max(&config, &choice, descriptors);
+                        assert!((1..=connections).contains(&max));
+                        let is_direct = matches!(choice, Choice::Uring { .. }) && settings.direct;
+                        let sockets = settings.sockets_max * shards;
+                        assert!(max < if is_direct { sockets } else { sockets.min(descriptors) });
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn more_connections_than_descriptors_need_direct_ones_and_each_shard_has_the_limit() {
+        let (config, settings) = planned(100_000, 6, 20_000);
+        assert!(settings.direct && settings.sockets_max == 20_000);
+        assert_eq!(connections_max(&config, &uring(&settings), 20_000), 100_000);
+        assert_eq!(connections_max(&config, &epoll(&settings), 20_000), 20_000 - 512);
+        let (config, settings) = planned(100_000, 2, 20_000);
+        assert_eq!(connections_max(&config, &uring(&settings), 20_000), 39_872);
+    }
 }
