@@ -37,7 +37,7 @@ impl Number {
 /// Upper bounds (inclusive) of the buckets of [`Depths`]; the last bucket has none.
 pub const DEPTH_BOUNDS: [u64; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 1024];
 
-/// A histogram of how many messages waited in an outbox when one more was queued behind them.
+/// A histogram of how many messages waited somewhere at each of many moments.
 #[derive(Debug, Default)]
 pub struct Depths {
     buckets: [Number; DEPTH_BOUNDS.len() + 1],

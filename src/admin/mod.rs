@@ -58,16 +58,20 @@ pub struct ShardNumbers {
     pub clients: u64,
     /// Connections accepted.
     pub accepted: u64,
+    /// Times that accepting failed for want of descriptors or memory.
+    pub accept_failures: u64,
     /// Accepted connections passed to a lighter shard.
     pub handed_over: u64,
     /// Handshakes that opened a WebSocket.
     pub handshakes_ok: u64,
     /// Handshakes that did not, by reason.
     pub handshakes_failed: Vec<(&'static str, u64)>,
-    /// WebSockets that ended, by reason.
+    /// Connections whose life ended, by reason.
     pub ended: Vec<(&'static str, u64)>,
     /// Messages from clients.
     pub messages_in: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
     /// Messages published to channels whose home is this shard.
     pub publishes: u64,
     /// Messages given to subscribers.
@@ -82,7 +86,7 @@ pub struct ShardNumbers {
     pub bytes_out: u64,
     /// Sends submitted to the kernel.
     pub sends: u64,
-    /// How many messages waited when one more was queued behind them: the buckets of
+    /// How many messages were left waiting when a socket was full after a send: the buckets of
     /// [`DEPTH_BOUNDS`] (not cumulated) ...
     pub outbox_depth: [u64; DEPTH_BOUNDS.len() + 1],
     /// ... and the sum of all observations.

@@ -43,15 +43,21 @@ const fn bytes(name: &'static str, help: &'static str, read: fn(&ShardNumbers) -
     Plain { name, unit: Some(Unit::Bytes), kind: MetricType::Counter, help, read }
 }
 
-static PLAIN: [Plain; 20] = [
+static PLAIN: [Plain; 22] = [
     gauge("connections", "Connections now, in any phase.", |shard| shard.connections),
     gauge("clients", "Open WebSockets now.", |shard| shard.clients),
     counter("accepted", "Connections accepted.", |shard| shard.accepted),
+    counter(
+        "accept_failures",
+        "Times accepting failed for want of descriptors or memory.",
+        |shard| shard.accept_failures,
+    ),
     counter("handed_over", "Accepted connections passed to a lighter shard.", |shard| {
         shard.handed_over
     }),
     counter("handshakes", "Handshakes that opened a WebSocket.", |shard| shard.handshakes_ok),
     counter("messages_received", "Messages from clients.", |shard| shard.messages_in),
+    counter("errors", "Requests answered with an error.", |shard| shard.errors),
     counter("publishes", "Messages published to channels at home on the shard.", |shard| {
         shard.publishes
     }),
@@ -99,7 +105,7 @@ static LABELLED: [Labelled; 4] = [
         name: "ended",
         unit: None,
         kind: MetricType::Counter,
-        help: "WebSockets that ended, by reason.",
+        help: "Connections whose life ended, by reason.",
         label: "reason",
         read: |shard| &shard.ended,
     },
@@ -159,7 +165,7 @@ impl Collector for Page {
                 }
             }
         }
-        let help = "Messages that waited for a client when one more was queued behind them.";
+        let help = "Messages left waiting for a client when its socket was full after a send.";
         let mut family =
             out.encode_descriptor("outbox_depth", help, None, MetricType::Histogram)?;
         for (shard, numbers) in shards() {

@@ -55,11 +55,13 @@ fn numbers(metrics: &Metrics) -> ShardNumbers {
         connections: metrics.connections.get(),
         clients: metrics.clients.get(),
         accepted: metrics.accepted.get(),
+        accept_failures: metrics.accept_failures.get(),
         handed_over: metrics.handed_over.get(),
         handshakes_ok: metrics.handshakes_ok.get(),
         handshakes_failed: labelled(Refusal::NAMES, &metrics.refused),
         ended: labelled(EndReason::ALL.map(EndReason::name), &metrics.ended),
         messages_in: metrics.messages_in.get(),
+        errors: metrics.errors.get(),
         publishes: metrics.publishes.get(),
         deliveries: metrics.deliveries.get(),
         dropped: vec![

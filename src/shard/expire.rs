@@ -1,9 +1,10 @@
 //! Time limits that have come.
 
 use super::Shard;
-use crate::conn::Expired;
+use crate::conn::{EndReason, Expired};
 use crate::io::Driver;
 use crate::limits::{QUIET_AFTER, TIMERS_PER_TICK_MAX};
+use crate::proto::http::Refusal;
 use crate::time::Time;
 
 impl<D: Driver> Shard<D> {
@@ -28,7 +29,12 @@ impl<D: Driver> Shard<D> {
                     self.driver.quiet(socket);
                     self.reply(socket);
                 }
-                Expired::Ending(reason) => self.end(now, socket, reason),
+                Expired::Ending(reason) => {
+                    if reason == EndReason::HandshakeTimeout {
+                        self.metrics.refused[Refusal::RequestTimeout.index()].add(1);
+                    }
+                    self.end(now, socket, reason);
+                }
                 Expired::Close(Some(reason)) => self.cut_off(now, socket, reason),
                 Expired::Close(None) => self.forget(now, socket),
             }

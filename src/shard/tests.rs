@@ -10,6 +10,7 @@ use crate::hub::{Capacity, Overflow, Rules};
 use crate::io::epoll::Epoll;
 use crate::io::{Buffer, Description, Send, SocketId, Waker};
 use crate::limits::{LINGER_BYTES_MAX, REPLIES_BYTES_MAX, TIMERS_PER_TICK_MAX};
+use crate::proto::http::Refusal;
 use crate::proto::ws::close;
 use crate::proto::ws::frame::{Opcode, write_masked};
 
@@ -392,4 +393,6 @@ fn a_crowd_of_timers_is_spread_over_ticks_and_nobody_is_forgotten() {
     one.tick();
     one.tick();
     assert_eq!(refused(&one), CROWD as usize);
+    let timeouts = &one.shard.metrics.refused[Refusal::RequestTimeout.index()];
+    assert_eq!(timeouts.get(), u64::from(CROWD));
 }
