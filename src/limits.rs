@@ -87,6 +87,10 @@ pub const QUIET_AFTER: Duration = Duration::from_millis(250);
 /// How long accepting rests after the kernel refused for want of descriptors or memory.
 pub const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
+/// Time between two log lines that say that accepting fails. It is tried again ten times a second,
+/// and a full disk of warnings helps nobody; the metric counts each.
+pub const ACCEPT_WARNING_INTERVAL: Duration = Duration::from_secs(10);
+
 /// One step of the timer wheel: what a deadline may be late by.
 pub const WHEEL_STEP: Duration = Duration::from_millis(16);
 

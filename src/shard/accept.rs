@@ -10,7 +10,7 @@ use super::admission::TRY_AGAIN;
 use super::{Connection, Shard};
 use crate::conn::{Conn, EndReason};
 use crate::io::{Driver, SocketId};
-use crate::limits::ACCEPT_RETRY_DELAY;
+use crate::limits::{ACCEPT_RETRY_DELAY, ACCEPT_WARNING_INTERVAL};
 use crate::time::Time;
 
 impl<D: Driver> Shard<D> {
@@ -74,7 +74,8 @@ impl<D: Driver> Shard<D> {
     /// Accepting failed for want of something; it is tried again a little later.
     pub(super) fn accept_failed(&mut self, now: Time, error: &io::Error) {
         self.metrics.accept_failures.add(1);
-        if self.accept_again.is_none() {
+        if self.accept_warned.is_none_or(|time| time + ACCEPT_WARNING_INTERVAL <= now) {
+            self.accept_warned = Some(now);
             warn!(%error, "cannot accept now; raise RLIMIT_NOFILE if this stays");
         }
         self.accept_again = Some(now + ACCEPT_RETRY_DELAY);

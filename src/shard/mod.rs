@@ -63,6 +63,8 @@ pub struct Shard<D> {
     drain: Option<Drain>,
     /// When accepting is tried again after it failed.
     accept_again: Option<Time>,
+    /// When it was last said in the log that accepting fails.
+    accept_warned: Option<Time>,
     /// Clients that are not read from while letters wait on shelves.
     held_back: Vec<Key>,
     /// Bytes that connections keep of incomplete messages.
@@ -129,6 +131,7 @@ impl<D: Driver> Shard<D> {
             random,
             drain: None,
             accept_again: None,
+            accept_warned: None,
             held_back: Vec::new(),
             held_bytes: 0,
             scratch: Scratch::default(),
