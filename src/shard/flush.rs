@@ -19,10 +19,12 @@ impl<D: Driver> Shard<D> {
             self.flush(now);
         }
         // Letters with messages leave before letters with acks, and FIFO keeps it so: whoever
-        // hears the ack, the messages were on their way to every shard before.
+        // hears the ack, the messages were in the mailbox of every shard before.
         self.post_letters();
-        self.hub.acknowledge_settled();
-        self.post_letters();
+        if !self.post.holds_deliveries() {
+            self.hub.acknowledge_settled();
+            self.post_letters();
+        }
         self.close_overflowed(now);
         self.flush(now);
         self.relieve(now);

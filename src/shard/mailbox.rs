@@ -284,8 +284,10 @@ impl Post {
         has_requests || !deliveries.receiver.is_empty() || !notes.is_empty()
     }
 
-    /// Whether deliveries wait on a shelf: no request is heard, it would cause more of them.
-    fn holds_deliveries(&self) -> bool {
+    /// Whether deliveries wait on a shelf: no request is heard, it would cause more of them, and
+    /// no publish is acknowledged.
+    #[must_use]
+    pub fn holds_deliveries(&self) -> bool {
         self.others.iter().any(|other| !other.deliveries.shelf.is_empty())
     }
 

@@ -6,10 +6,12 @@ use std::os::fd::OwnedFd;
 
 use super::*;
 use crate::conn::{self, EndReason};
-use crate::hub::{Capacity, Overflow, Rules};
+use crate::hub::{Capacity, Delivery, Letter, Overflow, Request, Rules};
 use crate::io::epoll::Epoll;
 use crate::io::{Buffer, Description, Send, SocketId, Waker};
-use crate::limits::{LINGER_BYTES_MAX, REPLIES_BYTES_MAX, TIMERS_PER_TICK_MAX};
+use crate::limits::{
+    LINGER_BYTES_MAX, MAILBOX_LETTERS_MAX, REPLIES_BYTES_MAX, TIMERS_PER_TICK_MAX,
+};
 use crate::proto::http::Refusal;
 use crate::proto::ws::close;
 use crate::proto::ws::frame::{Opcode, write_masked};
@@ -122,15 +124,17 @@ impl Clock for Fixed {
 /// A shard with one client, whose WebSocket is open.
 struct One {
     shard: Shard<Paper>,
+    /// The post of a second shard, if there is one.
+    neighbour: Post,
     now: Time,
 }
 
 impl One {
     fn new() -> Self {
-        Self::with_memory(1 << 20)
+        Self::with(1 << 20, 1)
     }
 
-    fn with_memory(memory_bytes_max: usize) -> Self {
+    fn with(memory_bytes_max: usize, shards: u16) -> Self {
         let settings = Settings {
             conn: conn::Settings {
                 message_bytes_max: 1_000,
@@ -144,7 +148,7 @@ impl One {
             },
             hub: crate::hub::Settings {
                 shard: 0,
-                shards: 1,
+                shards,
                 home_seed: 1,
                 outbox: Capacity { messages: 16, bytes: 65_536 },
                 channels_per_client_max: 8,
@@ -157,20 +161,22 @@ impl One {
         };
         let epoll = Epoll::new(&crate::io::Settings::default()).expect("a driver");
         let waker = epoll.waker();
-        let (address, mailbox) = mailbox();
+        let ((address, mailbox), (neighbour, its_mailbox)) = (mailbox(), mailbox());
+        let all = [(address, waker.clone()), (neighbour, waker.clone())];
         let driver = Paper {
             sockets: BTreeMap::from([(SOCKET, Socket { room: usize::MAX, ..Socket::default() })]),
             completions: VecDeque::new(),
             received: Vec::new(),
-            waker: waker.clone(),
+            waker,
         };
         let shared = Shared {
-            post: Post::new(mailbox, [(address, waker)]),
+            post: Post::new(mailbox, all.clone()),
             admission: Arc::new(Admission::new(1, 10, None)),
             metrics: Arc::default(),
         };
         let shard = Shard::new(settings, driver, shared, fastrand::Rng::with_seed(1));
-        let mut one = Self { shard, now: Time::START };
+        let neighbour = Post::new(its_mailbox, all);
+        let mut one = Self { shard, neighbour, now: Time::START };
         let peer = ([127, 0, 0, 1], 1).into();
         one.shard.driver.completions.push_back(Completion::Accepted { socket: SOCKET, peer });
         one.send(UPGRADE);
@@ -207,6 +213,11 @@ impl One {
 
     fn text(&mut self, text: &str) {
         self.send(&frame(Opcode::Text, text.as_bytes()));
+    }
+
+    fn acks(&mut self) -> usize {
+        let sent = &self.socket().sent;
+        sent.windows(12).filter(|bytes| bytes == br#""type":"ack""#).count()
     }
 
     fn socket(&mut self) -> &mut Socket {
@@ -277,8 +288,7 @@ fn a_client_that_does_not_read_its_acks_is_not_read_from() {
     one.shard.driver.completions.push_back(Completion::Writable { socket: SOCKET });
     one.tick();
     assert!(!one.socket().paused);
-    let acks = one.socket().sent.windows(12).filter(|bytes| bytes == br#""type":"ack""#).count();
-    assert_eq!(acks, publishes);
+    assert_eq!(one.acks(), publishes);
 }
 
 #[test]
@@ -325,7 +335,7 @@ fn who_comes_while_the_shard_drains_is_told_to_come_back() {
 
 #[test]
 fn at_the_memory_ceiling_who_reads_no_replies_is_cut_off_and_the_others_stay() {
-    let mut one = One::with_memory(8_000);
+    let mut one = One::with(8_000, 1);
     let other = one.connect(1);
     one.send_from(other, UPGRADE);
     one.socket().room = 0;
@@ -395,4 +405,37 @@ fn a_crowd_of_timers_is_spread_over_ticks_and_nobody_is_forgotten() {
     assert_eq!(refused(&one), CROWD as usize);
     let timeouts = &one.shard.metrics.refused[Refusal::RequestTimeout.index()];
     assert_eq!(timeouts.get(), u64::from(CROWD));
+}
+
+/// What was seen: a message was acknowledged while it still waited on the shelf before a full
+/// mailbox, so a shard that drained just then closed its subscribers without it.
+#[test]
+fn an_ack_waits_until_the_message_is_in_the_mailbox_of_every_shard_with_subscribers() {
+    let mut one = One::with(1 << 20, 2);
+    let publish = |one: &mut One, channel: &str| {
+        one.text(&format!(r#"{{"type":"publish","id":1,"channel":"{channel}","payload":1}}"#));
+    };
+    // The first that is acknowledged at once has its home here.
+    let mut names = (0..).map(|number| format!("c{number}"));
+    let at_home = |name: &String| {
+        publish(&mut one, name);
+        one.acks() == 1
+    };
+    let channel = names.find(at_home).expect("one of them");
+    while one.neighbour.next_letter().is_some() {}
+    let attach = Request::Attach { channel: channel.as_str().into(), shard: 1, topic: SOCKET };
+    one.neighbour.send(0, Letter::Request(attach));
+    one.tick();
+    for _ in 0..MAILBOX_LETTERS_MAX {
+        let letter = Letter::Delivery(Delivery::Refused { topic: SOCKET });
+        one.neighbour.send(1, letter);
+    }
+    publish(&mut one, &channel);
+    one.tick();
+    assert_eq!(one.acks(), 1, "the message waits on the shelf");
+    while one.neighbour.next_letter().is_some() {}
+    one.tick();
+    assert_eq!(one.acks(), 2);
+    let letter = one.neighbour.next_letter();
+    assert!(matches!(letter, Some(Letter::Delivery(Delivery::Messages { .. }))), "{letter:?}");
 }
