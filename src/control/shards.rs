@@ -321,8 +321,10 @@ fn driver_settings(config: &Config, descriptors_max: usize) -> (world::Settings,
     };
     // Shards are never loaded quite alike: a quarter more than an equal share.
     let share = connections_max.div_ceil(config.shards) * 5 / 4 + SOCKETS_SPARE;
+    // Those who are turned away hold a socket until their answer has left.
+    let turned_away = connections_max / 16 + SOCKETS_SPARE;
     let sockets_max =
-        if direct { share.min(descriptors_max) } else { connections_max + SOCKETS_SPARE };
+        if direct { share.min(descriptors_max) } else { connections_max + turned_away };
     let settings = world::Settings {
         sockets_max,
         direct,
