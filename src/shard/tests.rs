@@ -349,7 +349,7 @@ fn at_the_memory_ceiling_who_reads_no_replies_is_cut_off_and_the_others_stay() {
     assert_eq!(one.shard.admission.connections(), 1);
 }
 
-/// What was seen: peers that each sent most of a request head held as much as they liked. Why:
+/// What could happen: peers that each sent most of a request head held as much as they liked. Why:
 /// only open clients gave way.
 #[test]
 fn at_the_memory_ceiling_incomplete_request_heads_give_way_too() {
@@ -365,7 +365,7 @@ fn at_the_memory_ceiling_incomplete_request_heads_give_way_too() {
     assert!(one.shard.driver.sockets[&small].sent.starts_with(b"HTTP/1.1 101 "));
 }
 
-/// What was seen: who was in its handshake when the drain began got 1001 without a word of when
+/// What could happen: who was in its handshake when the drain began got 1001 without a word of when
 /// to come back, or a FIN in answer to its request.
 #[test]
 fn who_is_in_its_handshake_when_the_drain_begins_is_told_when_to_come_back() {
@@ -407,7 +407,7 @@ fn a_crowd_of_timers_is_spread_over_ticks_and_nobody_is_forgotten() {
     assert_eq!(timeouts.get(), u64::from(CROWD));
 }
 
-/// What was seen: a message was acknowledged while it still waited on the shelf before a full
+/// What could happen: a message was acknowledged while it still waited on the shelf before a full
 /// mailbox, so a shard that drained just then closed its subscribers without it.
 #[test]
 fn an_ack_waits_until_the_message_is_in_the_mailbox_of_every_shard_with_subscribers() {

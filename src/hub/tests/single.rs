@@ -365,7 +365,7 @@ fn at_the_memory_ceiling_publishes_are_refused_and_the_worst_queue_becomes_a_gap
     assert_eq!(world.take_heard(0), [gap("new", 1, 16, "memory"), message("new", 17)]);
 }
 
-/// What was seen: with a thousand slow subscribers of one channel every tick at the ceiling
+/// What could happen: with a thousand slow subscribers of one channel every tick at the ceiling
 /// looked at all clients and freed nothing. Why: each queue counted as given up though the
 /// others held the same messages.
 #[test]
@@ -388,7 +388,7 @@ fn shared_messages_count_as_given_up_only_when_the_last_queue_lets_go() {
     assert!(world.clients.iter().all(|client| client.is_open), "queues give way, not clients");
 }
 
-/// What was seen: clients that left replies, or the rest of a large message, unread kept a hub
+/// What could happen: clients that left replies, or the rest of a large message, unread kept a hub
 /// at its ceiling for as long as they liked. Why: only queued messages gave way.
 #[test]
 fn at_the_memory_ceiling_who_leaves_replies_or_half_a_message_unread_is_to_be_cut_off() {

@@ -9,7 +9,6 @@ pub mod request;
 
 pub use channel::is_channel;
 pub use reply::{
-    Welcome, ack, error, gap, goaway, message, message_prefix, pong, subscribed, unsubscribed,
-    welcome,
+    Welcome, ack, error, gap, goaway, message, message_prefix, pong, subscribed, welcome,
 };
 pub use request::{Field, Message, NotJson, Parser, Reject, Request};

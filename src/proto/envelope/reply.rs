@@ -44,14 +44,6 @@ pub fn subscribed(
     });
 }
 
-/// `{"type":"unsubscribed","id":..,"channel":".."}`
-pub fn unsubscribed(out: &mut Vec<u8>, id: Option<&[u8]>, channel: &str) {
-    object(out, b"unsubscribed", |object| {
-        object.id(id);
-        object.string("channel", channel);
-    });
-}
-
 /// `{"type":"ack","id":..,"channel":"..","seq":..}`
 pub fn ack(out: &mut Vec<u8>, id: Option<&[u8]>, channel: &str, seq: Option<u64>) {
     object(out, b"ack", |object| {
@@ -224,10 +216,6 @@ mod tests {
         assert_eq!(
             written(|out| subscribed(out, None, "orders", "k3x9", 0, false)),
             r#"{"type":"subscribed","channel":"orders","epoch":"k3x9","seq":0,"recovered":false}"#
-        );
-        assert_eq!(
-            written(|out| unsubscribed(out, id, "orders")),
-            r#"{"type":"unsubscribed","id":"a\u0062","channel":"orders"}"#
         );
         assert_eq!(
             written(|out| ack(out, Some(b"3"), "orders", Some(124))),

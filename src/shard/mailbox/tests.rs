@@ -159,7 +159,7 @@ fn a_socket_that_cannot_be_handed_over_comes_back() {
     assert!(first.hand_over(1, socket(), peer).is_ok());
 }
 
-/// What was seen: 4096 publishes of the largest size waited in one mailbox, beside the memory
+/// What could happen: 4096 publishes of the largest size waited in one mailbox, beside the memory
 /// budget, while the shard that was to hear them was busy.
 #[test]
 fn a_mailbox_is_full_when_its_letters_point_to_too_many_bytes() {
