@@ -51,7 +51,9 @@ impl Handshake {
         let before = self.head.len();
         let room = (REQUEST_HEAD_BYTES_MAX - before).min(input.len());
         self.head.extend_from_slice(&input[..room]);
-        if http::head_end(&self.head, before).is_none() && self.head.len() < REQUEST_HEAD_BYTES_MAX
+        if http::head_end(&self.head, before).is_none()
+            && self.head.len() < REQUEST_HEAD_BYTES_MAX
+            && !http::is_hopeless(&self.head)
         {
             *input = &mut std::mem::take(input)[room..];
             return Outcome::Incomplete;
@@ -72,6 +74,10 @@ impl Handshake {
 /// Answers the request at the front of `bytes`; also says how long its head is.
 fn answer(bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -> (Outcome, usize) {
     let mut slots = HeaderSlots::new();
+    if http::is_hopeless(bytes) {
+        let refusal = Refusal::BadRequest("this is not HTTP; ringcast itself speaks no TLS");
+        return (refuse(refusal, replies), bytes.len());
+    }
     let parsed = http::parse_request(bytes, &mut slots);
     let request = match parsed {
         Ok(Some(request)) => request,

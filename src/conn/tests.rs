@@ -273,6 +273,19 @@ fn a_head_without_end_is_refused_at_the_bound_and_nothing_of_it_is_kept() {
 }
 
 #[test]
+fn what_cannot_become_a_request_is_refused_with_its_first_byte() {
+    // A TLS greeting has no empty line that would end a request head.
+    for (before, greeting) in [("", "\x16\x03\x01\x02"), ("\r\n", "\x16\x03"), ("", "\0")] {
+        let mut peer = Peer::new(settings());
+        assert_eq!(peer.feed(before.as_bytes()), [], "an empty line may come first");
+        let seen = peer.feed(greeting.as_bytes());
+        assert!(matches!(seen[..], [Seen::Refused(Refusal::BadRequest(_))]), "{seen:?}");
+        assert_eq!(peer.status(), 400);
+        assert_eq!(peer.conn.held_bytes(), 0);
+    }
+}
+
+#[test]
 fn a_slow_head_is_answered_with_408_when_its_time_is_up() {
     let mut peer = Peer::new(settings());
     assert_eq!(peer.conn.deadline(at(0), &peer.settings), at(5));

@@ -8,5 +8,5 @@ pub mod request;
 pub mod response;
 
 pub use refusal::{Refusal, write_refusal};
-pub use request::{HeaderSlots, Request, head_end, parse_request};
+pub use request::{HeaderSlots, Request, head_end, is_hopeless, parse_request};
 pub use response::write_response;

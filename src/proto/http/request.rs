@@ -146,6 +146,16 @@ pub fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     )
 }
 
+/// Whether no request can begin with `bytes`, whatever follows: a method is a token (RFC 9110
+/// 9.1). What speaks another protocol to this port, such as TLS, is told so at once instead of
+/// when its time is up.
+#[must_use]
+pub fn is_hopeless(bytes: &[u8]) -> bool {
+    // RFC 9112 2.2: empty lines before the request line are skipped.
+    let first = bytes.iter().find(|byte| !matches!(byte, b'\r' | b'\n'));
+    first.is_some_and(|byte| !byte.is_ascii_graphic())
+}
+
 fn refusal(error: httparse::Error) -> Refusal {
     use httparse::Error;
     match error {
