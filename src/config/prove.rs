@@ -345,6 +345,10 @@ RINGCAST_SHARDS: expected a whole number, found \"many\"
             ),
             ("[limit]", "ringcast.toml:1: limit: unknown table; did you mean limits?"),
             (
+                "[[chanel]]\nmatch = \"a\"",
+                "ringcast.toml:1: chanel: unknown key; did you mean channel?",
+            ),
+            (
                 "[limit]\nmessage_bytes_max=1024",
                 "ringcast.toml:2: limit.message_bytes_max: unknown key; did you mean limits.message_bytes_max?",
             ),

@@ -229,7 +229,8 @@ impl Reader<'_> {
                 let text = format!("is a table; write [{name}] and its keys below");
                 self.layer.complain(place, &name, text);
             } else {
-                let text = unknown("key", nearest(&name, KEYS.iter().map(|key| key.name)));
+                let names = KEYS.iter().map(|key| key.name).chain([CHANNEL_TABLE]);
+                let text = unknown("key", nearest(&name, names));
                 self.layer.complain(place, &name, text);
             }
         }
