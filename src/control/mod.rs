@@ -89,16 +89,23 @@ pub fn run(control: Control) -> io::Result<Outcome> {
         match tokio_uring::Runtime::new(tokio_uring::builder().entries(RING_ENTRIES)) {
             Ok(runtime) => {
                 tracing::info!("control thread on tokio-uring");
-                return runtime.block_on(async { Ok(watch(control, signals::heard()?).await) });
+                return runtime.block_on(async { Ok(watch(control, hear_signals()?).await) });
             }
             Err(error) => tracing::info!("control thread on tokio: no io_uring here ({error})"),
         }
     } else {
         tracing::info!("control thread on tokio: epoll was asked for");
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| shards::doing("starting the control thread", &error))?;
     let tasks = LocalSet::new();
-    tasks.block_on(&runtime, async { Ok(watch(control, signals::heard()?).await) })
+    tasks.block_on(&runtime, async { Ok(watch(control, hear_signals()?).await) })
+}
+
+fn hear_signals() -> io::Result<Receiver<Signal>> {
+    signals::heard().map_err(|error| shards::doing("listening to signals", &error))
 }
 
 /// What the tasks of the control thread share.

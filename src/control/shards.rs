@@ -411,7 +411,8 @@ impl Seeds {
     }
 }
 
-fn doing(what: &str, error: &io::Error) -> io::Error {
+/// An error with what was being done, and the limit to raise if it is one.
+pub(super) fn doing(what: &str, error: &io::Error) -> io::Error {
     let cure = match error.raw_os_error() {
         Some(libc::ENOMEM) => " (raise RLIMIT_MEMLOCK: LimitMEMLOCK=infinity, or use fewer shards)",
         Some(libc::EMFILE) => " (raise RLIMIT_NOFILE: LimitNOFILE=)",

@@ -35,7 +35,7 @@ impl Default for ListenerSettings {
 /// When the kernel refuses; the message names the step.
 pub fn listener(address: SocketAddr, settings: &ListenerSettings) -> io::Result<OwnedFd> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))
-        .map_err(|error| while_doing(&error, "making a socket", address))?;
+        .map_err(|error| cannot_listen(&error, "making a socket", address))?;
     let set = || -> io::Result<()> {
         // Without it a restarted server could not listen while old connections linger.
         socket.set_reuse_address(true)?;
@@ -51,20 +51,26 @@ pub fn listener(address: SocketAddr, settings: &ListenerSettings) -> io::Result<
         }
         Ok(())
     };
-    set().map_err(|error| while_doing(&error, "setting socket options", address))?;
-    socket.bind(&address.into()).map_err(|error| while_doing(&error, "binding", address))?;
+    set().map_err(|error| {
+        cannot_listen(&error, "cannot set the options of the socket for", address)
+    })?;
+    socket
+        .bind(&address.into())
+        .map_err(|error| cannot_listen(&error, "cannot bind to", address))?;
     let backlog = i32::try_from(settings.backlog).unwrap_or(i32::MAX);
-    socket.listen(backlog).map_err(|error| while_doing(&error, "listening", address))?;
+    socket.listen(backlog).map_err(|error| cannot_listen(&error, "cannot listen on", address))?;
     Ok(socket.into())
 }
 
-fn while_doing(error: &io::Error, what: &str, address: SocketAddr) -> io::Error {
+/// An error of making a listener, with what often cures it. `what` goes before the address.
+pub fn cannot_listen(error: &io::Error, what: &str, address: SocketAddr) -> io::Error {
     let cure = match error.kind() {
         io::ErrorKind::AddrInUse => " (is another server running there?)",
         io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
+        io::ErrorKind::AddrNotAvailable => " (no interface of this machine has that address)",
         _ => "",
     };
-    io::Error::new(error.kind(), format!("{what} for {address}: {error}{cure}"))
+    io::Error::new(error.kind(), format!("{what} {address}: {error}{cure}"))
 }
 
 #[cfg(test)]

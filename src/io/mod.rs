@@ -13,7 +13,7 @@ mod sockets;
 mod waker;
 
 pub use choice::{Choice, Preference, Settings, choose};
-pub use listener::{ListenerSettings, listener};
+pub use listener::{ListenerSettings, cannot_listen, listener};
 pub use waker::Waker;
 
 use std::io;

@@ -129,11 +129,10 @@ impl Uring {
             // Shutting down is work for a kernel thread; one is enough.
             let _ = submitter.register_iowq_max_workers(&mut [1, 1]);
             shutdown_before_close = release < (6, 13);
-            notes.push(if shutdown_before_close {
-                "direct descriptors; a closed one's memory comes back late before 6.13".to_owned()
-            } else {
-                "direct descriptors".to_owned()
-            });
+            if shutdown_before_close {
+                notes
+                    .push("a closed direct descriptor's memory comes back late before 6.13".into());
+            }
         }
         let mut known = Probe::new();
         let can_install = ring.raw().submitter().register_probe(&mut known).is_ok()
@@ -396,7 +395,9 @@ fn kernel_release() -> (u32, u32) {
 /// Errors that a limit explains, with the limit. The others pass unchanged: `choose` reads them.
 fn explained(error: io::Error, what: &str) -> io::Error {
     let cure = match error.raw_os_error() {
-        Some(libc::ENOMEM) => "raise RLIMIT_MEMLOCK (LimitMEMLOCK=), or use smaller queues",
+        Some(libc::ENOMEM) => {
+            "raise RLIMIT_MEMLOCK (LimitMEMLOCK=), or use fewer shards, or the epoll driver"
+        }
         Some(libc::EMFILE) => "raise RLIMIT_NOFILE (LimitNOFILE=)",
         Some(libc::ENFILE) => "raise fs.file-max",
         _ => return error,
