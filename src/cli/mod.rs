@@ -3,6 +3,8 @@
 //! Reading order: `args` (what may be typed), `check`, then `client` (a blocking client that
 //! reconnects) over `link` (one connection of it), and its two users, `sub` and `publish`.
 
+use std::io::{self, Write as _};
+
 mod answer;
 mod args;
 mod chance;
@@ -23,6 +25,12 @@ pub use check::check;
 pub use publish::publish;
 pub use serve::{Feed, serve};
 pub use sub::sub;
+
+/// Says on standard error what is wrong. When that is full or gone, nobody reads it: nothing to
+/// panic about, as `eprintln!` would.
+fn complain(what: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "{what}");
+}
 
 /// How a process ended whose arguments or configuration were wrong. The service manager does
 /// not start it again: nothing would be different.

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 use super::answer::Answer;
 use super::client::{Client, Event};
 use super::url::Url;
-use super::{EXIT_USAGE, Pub};
+use super::{EXIT_USAGE, Pub, complain};
 use crate::limits::MESSAGE_BYTES_MAX_MAX;
 use crate::proto::json::{document, write_number, write_string};
 
@@ -32,7 +32,7 @@ pub fn publish(arguments: Pub) -> u8 {
     let url = match Url::parse(&arguments.url) {
         Ok(url) => url,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             return EXIT_USAGE;
         }
     };
@@ -41,7 +41,7 @@ pub fn publish(arguments: Pub) -> u8 {
         thread::spawn(move || read_lines(io::stdin().lock(), &sender));
     } else {
         if let Err(error) = check(arguments.payload.as_bytes()) {
-            eprintln!("{error}");
+            complain(&error);
             return EXIT_USAGE;
         }
         let line =

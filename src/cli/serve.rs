@@ -1,15 +1,17 @@
 //! `ringcast serve` and `ringcast demo`: from a proven configuration to a running server.
 
-use std::net::TcpListener;
+use std::io::{self, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::{EXIT_USAGE, feed};
+use super::{EXIT_USAGE, complain, feed};
 use crate::config::{Config, DriverKind, LogFormat, MemoryPlan, Problems};
 use crate::control::{self, Control, Outcome, shards::Shards, snapshot};
+use crate::io::cannot_listen;
 
 /// What the shards may take beyond their own deadline before they are left behind.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -29,7 +31,7 @@ pub fn serve(proven: Result<Config, Problems>, feed: Feed) -> u8 {
     let config = match proven {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}");
+            complain(&problems);
             return EXIT_USAGE;
         }
     };
@@ -48,14 +50,15 @@ pub fn serve(proven: Result<Config, Problems>, feed: Feed) -> u8 {
     }
 }
 
-fn run(config: &Config, feed: Feed) -> std::io::Result<Outcome> {
-    for line in MemoryPlan::of(config).to_string().lines() {
-        tracing::info!("{line}");
-    }
+fn run(config: &Config, feed: Feed) -> io::Result<Outcome> {
     // Bound before any thread starts, so that a port in use is one clear line.
     let admin = config.admin.map(bind_admin).transpose()?;
     let (failures, finished) = unbounded_channel();
     let shards = Shards::start(config, failures)?;
+    // Only now: what stands in the way of a start is one clear line, not the last of twelve.
+    for line in MemoryPlan::of(config).to_string().lines() {
+        tracing::info!("{line}");
+    }
     let description = &shards.description;
     tracing::info!("driver {}: {}", description.name, shards.reason);
     for note in &description.notes {
@@ -67,7 +70,9 @@ fn run(config: &Config, feed: Feed) -> std::io::Result<Outcome> {
     tracing::info!("listening on ws://{}/ws with {} shards", shards.listening, config.shards);
     if feed == Feed::On {
         feed::start(shards.listening);
-        println!("ringcast demo: open http://{}/ in a browser", shards.listening);
+        let page = shards.listening;
+        // Nobody may be reading, which is no reason to end.
+        let _ = writeln!(io::stdout(), "ringcast demo: open http://{page}/ in a browser");
     }
     let draining = Arc::new(AtomicBool::new(false));
     let mut drain = shards.drainer();
@@ -91,23 +96,22 @@ fn run(config: &Config, feed: Feed) -> std::io::Result<Outcome> {
     Ok(outcome)
 }
 
-fn bind_admin(address: std::net::SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).map_err(|error| {
-        std::io::Error::new(
-            error.kind(),
-            format!("binding the admin listener to {address}: {error}"),
-        )
-    })
+fn bind_admin(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .map_err(|error| cannot_listen(&error, "cannot bind the admin listener to", address))
 }
 
 fn start_log(config: &Config) {
     let builder = tracing_subscriber::fmt()
         .with_max_level(config.log.level)
         .with_target(false)
-        .with_writer(std::io::stderr);
+        // A log that cannot be written (a full disk) is not complained about in the same place:
+        // that would end the process.
+        .log_internal_errors(false)
+        .with_writer(io::stderr);
     match config.log.format {
         LogFormat::Text => {
-            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+            builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init();
         }
         LogFormat::Json => builder.json().init(),
     }

@@ -11,7 +11,9 @@ use crossbeam_channel::{Receiver, bounded, select};
 use super::answer::{Answer, one_line};
 use super::client::{Client, Event};
 use super::url::Url;
-use super::{EXIT_USAGE, Sub};
+use super::{EXIT_USAGE, Sub, complain};
+use crate::limits::CHANNEL_NAME_BYTES_MAX;
+use crate::proto::envelope::is_channel;
 use crate::proto::json::{write_number, write_string};
 
 /// Events that wait while standard output is slow. Beyond it the server sees a slow client,
@@ -28,10 +30,17 @@ pub fn sub(arguments: Sub) -> u8 {
     let url = match Url::parse(&arguments.url) {
         Ok(url) => url,
         Err(error) => {
-            eprintln!("{error}");
+            complain(&error);
             return EXIT_USAGE;
         }
     };
+    if let Some(channel) = arguments.channels.iter().find(|channel| !is_channel(channel)) {
+        complain(&format_args!(
+            "{channel:?} is no channel: a name has 1 to {CHANNEL_NAME_BYTES_MAX} bytes and no \
+             control characters"
+        ));
+        return EXIT_USAGE;
+    }
     let client = Client::start(url, EVENTS_MAX);
     let out = BufWriter::new(io::stdout().lock());
     let status = print(&client, &interrupts(), arguments, out, &mut io::stderr());
@@ -72,8 +81,10 @@ pub(super) fn print(
     let never = crossbeam_channel::never();
     loop {
         // Lines are written out when no more are coming right now.
-        if client.events().is_empty() && out.flush().is_err() {
-            return 0;
+        if client.events().is_empty()
+            && let Err(error) = out.flush()
+        {
+            return unwritten(&error, notes);
         }
         let event = select! {
             recv(client.events()) -> event => event.ok(),
@@ -123,15 +134,26 @@ pub(super) fn print(
             }
             None => return 1,
         };
-        // A reader that went away (`| head`) is the usual end of a pipe.
-        if written.is_err() {
-            return 0;
+        if let Err(error) = written {
+            return unwritten(&error, notes);
         }
         if missing == Some(0) {
-            let _ = out.flush();
-            return 0;
+            return match out.flush() {
+                Ok(()) => 0,
+                Err(error) => unwritten(&error, notes),
+            };
         }
     }
+}
+
+/// What it means that standard output takes no more. Returns the exit status.
+fn unwritten(error: &io::Error, notes: &mut impl Write) -> u8 {
+    // A reader that went away (`| head`) is the usual end of a pipe.
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return 0;
+    }
+    let _ = writeln!(notes, "cannot write what was received: {error}");
+    1
 }
 
 /// What one message means for who reads along.

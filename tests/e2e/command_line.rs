@@ -57,13 +57,41 @@ async fn a_port_in_use_is_told_in_one_line() {
         for (listen, admin) in [(&taken, &free), (&other, &server.admin.to_string())] {
             let output =
                 run(&["serve", "--driver", driver, "--listen", listen, "--admin", admin], "").await;
-            let said = complaint(&output);
-            let last = said.trim_end().lines().last().unwrap_or_default().to_owned();
+            let said = one_line(&output);
             let address = if listen == &taken { listen } else { admin };
-            assert!(last.contains(address.as_str()) && last.contains("in use"), "{said}");
+            assert!(said.contains(address.as_str()) && said.contains("in use"), "{said}");
         }
         Client::open(&server).await.heard_nothing_more().await;
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_under_the_log_or_the_output_ends_nothing_that_serves() {
+    let full = || fs::File::options().write(true).open("/dev/full").expect("a full device");
+    let listen = free_address();
+    let mut serving = command(&["demo", "--admin", "off", "--listen", &listen.to_string()]);
+    let mut serving = serving.stdout(full()).stderr(full()).spawn().expect("the program starts");
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if raw::get(listen, "/").await.is_some_and(|answer| answer.status == 200) {
+            break;
+        }
+    }
+    let url = format!("ws://{listen}");
+    let publish = run(&["pub", &url, "a", "1"], "").await;
+    assert!(publish.status.success(), "{}", String::from_utf8_lossy(&publish.stderr));
+
+    // What cannot be written although somebody wants it is a failure that is told.
+    for arguments in [&["check"][..], &["check", "--example"], &["sub", &url, "md.AAPL"]] {
+        let mut failing = command(arguments);
+        let failing = failing.stdout(full()).stderr(Stdio::piped()).spawn().expect("starts");
+        let waiting = tokio::task::spawn_blocking(move || failing.wait_with_output());
+        let output = waiting.await.expect("joined").expect("waited for");
+        let said = one_line(&output);
+        assert!(said.contains("No space left"), "{arguments:?}: {said}");
+    }
+    serving.kill().expect("still running");
+    let _ = serving.wait();
 }
 
 #[tokio::test]
