@@ -17,7 +17,9 @@ use crate::config::{Config, Descriptors, DriverKind, MemoryPlan};
 use crate::io::epoll::Epoll;
 use crate::io::uring::Uring;
 use crate::io::{self as world, Choice, Description, Driver, ListenerSettings, Preference, Waker};
-use crate::shard::{self, Address, Admission, Mailbox, Metrics, Post, Shard, Shared, mailbox};
+use crate::shard::{
+    self, Address, Admission, Mailbox, MailboxRoom, Metrics, Post, Shard, Shared, mailbox,
+};
 use crate::time::{Clock, Time};
 use crate::{conn, hub, web};
 
@@ -76,7 +78,7 @@ impl Shards {
         let mut seeds = Seeds::from_system()?;
         let home_seed = seeds.next();
         let (addresses, mailboxes): (Vec<_>, Vec<_>) =
-            (0..config.shards).map(|_| mailbox()).unzip();
+            (0..config.shards).map(|_| mailbox(MailboxRoom::default())).unzip();
         let metrics: Vec<Arc<Metrics>> = (0..config.shards).map(|_| Arc::default()).collect();
         let cpus = allowed_cpus();
         let (ready, started) = crossbeam_channel::bounded(config.shards);

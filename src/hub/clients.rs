@@ -286,3 +286,5 @@ impl Clients {
         }
     }
 }
+
+mod audit;

@@ -9,9 +9,12 @@
 //! Reading order: `segment` (shared bytes), `outbox` (what waits), `clients` and `topic` (who),
 //! then the verbs: `subscribe`, `publish`, `settle`, `flush`, `relieve`, and `letter` (between shards).
 //!
+//! `audit` checks the books; nothing on a message's way calls it.
+//!
 //! The hub does no I/O and reads no clock; it does not know what a connection is.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod clients;
 mod flush;
 mod letter;
@@ -29,6 +32,7 @@ mod tests;
 
 use std::fmt;
 
+pub use audit::Audit;
 pub use clients::{Flow, Progress};
 pub use letter::{Delivery, Letter, Publisher, Refusal, Request, RequestId};
 pub use outbox::{Capacity, Outbox};

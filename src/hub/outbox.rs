@@ -422,5 +422,7 @@ fn split(run: &mut Run, bytes: usize) -> (u32, Option<Cut>) {
     (whole as u32, cut)
 }
 
+mod audit;
+
 #[cfg(test)]
 mod tests;

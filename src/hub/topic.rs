@@ -114,6 +114,10 @@ impl Topics {
         self.names.get(name).copied()
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TopicId, &Topic)> {
+        self.table.iter()
+    }
+
     pub(super) fn get(&self, id: TopicId) -> Option<&Topic> {
         self.table.get(id)
     }

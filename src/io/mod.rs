@@ -2,9 +2,10 @@
 //!
 //! Read [`Driver`] first, then [`Completion`]; `uring` and `epoll` are two ways to keep the
 //! same promises, and one suite (`tests/contract`) holds both to them. Which of them serves is
-//! [`choose`]n once at start. Nearly all `unsafe` of the project lives below this folder.
+//! [`choose`]n once at start. `sim` is a third, with a network made of memory. Nearly all `unsafe` of the project lives below this folder.
 
 pub mod epoll;
+pub mod sim;
 pub mod uring;
 
 mod choice;

@@ -57,6 +57,11 @@ impl Waker {
         self.0.state.compare_exchange(BUSY, RESTING, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
+    /// Whether somebody has called and the driver has not heard it yet.
+    pub(super) fn is_called(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == CALLED
+    }
+
     /// Ends the rest, if there was one, and says whether somebody has called.
     pub(super) fn take_call(&self) -> bool {
         // A call that this glance misses is found by the next harvest before it rests.

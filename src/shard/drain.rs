@@ -31,6 +31,11 @@ pub(super) struct Drain {
 }
 
 impl Drain {
+    /// How many good-byes are not said yet.
+    pub(super) fn goodbyes(&self) -> usize {
+        self.goodbyes.len()
+    }
+
     /// When there is something to do.
     pub(super) fn next(&self, now: Time) -> Time {
         let next = self.goodbyes.last().map_or(now + LOOK_AROUND, |(time, _)| *time);

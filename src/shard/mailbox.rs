@@ -55,12 +55,28 @@ pub struct Mailbox {
     notes: Receiver<Note>,
 }
 
+/// How much each of a shard's mailboxes holds. The server uses the default; whoever wants to see
+/// full mailboxes makes them small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MailboxRoom {
+    /// Letters.
+    pub letters: usize,
+    /// Bytes that they may point to.
+    pub bytes: usize,
+}
+
+impl Default for MailboxRoom {
+    fn default() -> Self {
+        Self { letters: MAILBOX_LETTERS_MAX, bytes: MAILBOX_BYTES_MAX }
+    }
+}
+
 /// A mailbox and its address.
 #[must_use]
-pub fn mailbox() -> (Address, Mailbox) {
-    let (requests_in, requests) = letters(Request::pointed_bytes);
-    let (deliveries_in, deliveries) = letters(Delivery::pointed_bytes);
-    let (notes_in, notes) = bounded(MAILBOX_LETTERS_MAX);
+pub fn mailbox(room: MailboxRoom) -> (Address, Mailbox) {
+    let (requests_in, requests) = letters(room, Request::pointed_bytes);
+    let (deliveries_in, deliveries) = letters(room, Delivery::pointed_bytes);
+    let (notes_in, notes) = bounded(room.letters);
     (
         Address { requests: requests_in, deliveries: deliveries_in, notes: notes_in },
         Mailbox { requests, deliveries, notes },
@@ -68,10 +84,11 @@ pub fn mailbox() -> (Address, Mailbox) {
 }
 
 /// A mailbox for one kind of letter, bounded by their count and by the bytes they point to.
-fn letters<T>(measure: fn(&T) -> usize) -> (Slit<T>, Letters<T>) {
-    let (sender, receiver) = bounded(MAILBOX_LETTERS_MAX);
+fn letters<T>(room: MailboxRoom, measure: fn(&T) -> usize) -> (Slit<T>, Letters<T>) {
+    let (sender, receiver) = bounded(room.letters);
     let bytes = Arc::new(AtomicUsize::new(0));
-    (Slit { sender, bytes: Arc::clone(&bytes), measure }, Letters { receiver, bytes, measure })
+    let slit = Slit { sender, bytes: Arc::clone(&bytes), bytes_max: room.bytes, measure };
+    (slit, Letters { receiver, bytes, measure })
 }
 
 /// Where letters of one kind are put in.
@@ -80,12 +97,15 @@ struct Slit<T> {
     sender: Sender<T>,
     /// What the letters inside point to.
     bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
     measure: fn(&T) -> usize,
 }
 
 impl<T> Clone for Slit<T> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), bytes: Arc::clone(&self.bytes), measure: self.measure }
+        let Self { sender, bytes, bytes_max, measure } = self;
+        let (sender, bytes) = (sender.clone(), Arc::clone(bytes));
+        Self { sender, bytes, bytes_max: *bytes_max, measure: *measure }
     }
 }
 
@@ -94,7 +114,7 @@ impl<T> Slit<T> {
         let bytes = (self.measure)(&letter);
         let before = self.bytes.fetch_add(bytes, Relaxed);
         // A letter that is larger than the bound goes in when nothing else is there.
-        let fits = before == 0 || before + bytes <= MAILBOX_BYTES_MAX || bytes == 0;
+        let fits = before == 0 || before + bytes <= self.bytes_max || bytes == 0;
         let sent =
             if fits { self.sender.try_send(letter) } else { Err(TrySendError::Full(letter)) };
         if sent.is_err() {

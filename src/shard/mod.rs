@@ -4,10 +4,11 @@
 //! *hear* the mailboxes (`hear`), *expire* timers (`expire`), *flush* the outboxes that were
 //! touched (`flush`), *rest* until the next deadline. `request` turns messages into calls of the
 //! hub, `relieve` keeps the memory ceiling, `drain` says good-bye, `mailbox` and `admission` are what shards share, `report` tells the
-//! house.
+//! house. `audit` checks the books and is no part of a tick.
 
 mod accept;
 mod admission;
+mod audit;
 mod drain;
 mod expire;
 mod flush;
@@ -38,7 +39,8 @@ use drain::Drain;
 use request::Requests;
 
 pub use admission::Admission;
-pub use mailbox::{Address, Mailbox, Note, Post, PostCounts, mailbox};
+pub use audit::Audit;
+pub use mailbox::{Address, Mailbox, MailboxRoom, Note, Post, PostCounts, mailbox};
 pub use metrics::Metrics;
 pub use settings::Settings;
 
@@ -183,8 +185,10 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// How long nothing will be due.
-    fn rest(&self, now: Time) -> Option<Duration> {
+    /// How long nothing will be due: what the next tick passes to its driver, unless something
+    /// happens before.
+    #[must_use]
+    pub fn rest(&self, now: Time) -> Option<Duration> {
         if self.post.has_mail() || self.hub.has_dirty() || !self.scratch.due.is_empty() {
             return Some(Duration::ZERO);
         }

@@ -161,7 +161,8 @@ impl One {
         };
         let epoll = Epoll::new(&crate::io::Settings::default()).expect("a driver");
         let waker = epoll.waker();
-        let ((address, mailbox), (neighbour, its_mailbox)) = (mailbox(), mailbox());
+        let ((address, mailbox), (neighbour, its_mailbox)) =
+            (mailbox(MailboxRoom::default()), mailbox(MailboxRoom::default()));
         let all = [(address, waker.clone()), (neighbour, waker.clone())];
         let driver = Paper {
             sockets: BTreeMap::from([(SOCKET, Socket { room: usize::MAX, ..Socket::default() })]),

@@ -27,7 +27,8 @@ fn said(letter: Letter) -> (bool, u32) {
 /// The posts of two shards.
 fn pair() -> (Post, Post) {
     let waker = Epoll::new(&crate::io::Settings::default()).expect("a driver").waker();
-    let ((address_0, mailbox_0), (address_1, mailbox_1)) = (mailbox(), mailbox());
+    let ((address_0, mailbox_0), (address_1, mailbox_1)) =
+        (mailbox(MailboxRoom::default()), mailbox(MailboxRoom::default()));
     let all = [(address_0, waker.clone()), (address_1, waker)];
     (Post::new(mailbox_0, all.clone()), Post::new(mailbox_1, all))
 }

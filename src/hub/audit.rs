@@ -1,0 +1,137 @@
+//! The hub's books, checked: every sum against its parts, every list against its twin.
+//!
+//! Not on any message's way. Whoever wants to be sure calls [`Hub::audit`] between ticks: what
+//! must hold is asserted, what may be is counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::topic::{State, Wish};
+use super::{ClientId, Epoch, Hub, TopicId};
+
+/// What an audit saw: how many of what there is, and in how many places which situation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Clients there are.
+    pub clients: u64,
+    /// Channels known, homes and attachments.
+    pub topics: u64,
+    /// Channels whose home was asked and has not answered.
+    pub attaching: u64,
+    /// Clients that wait for that answer.
+    pub waiting_for_home: u64,
+    /// Unsubscribes among what waits for that answer.
+    pub unsubscribes_waiting: u64,
+    /// Homes that nobody wants at the moment.
+    pub homes_deserted: u64,
+    /// Channels with subscribers on several shards, seen from their homes.
+    pub homes_attached: u64,
+    /// Sockets that are full.
+    pub blocked: u64,
+    /// Clients that are not read from because they do not read their replies.
+    pub throttled: u64,
+    /// Clients with messages waiting.
+    pub backlog: u64,
+    /// Clients whose last frame is queued and who have something waiting.
+    pub sealed_backlog: u64,
+    /// Outboxes with several channels in them.
+    pub channels_mixed: u64,
+    /// Outboxes with the rest of a message that the kernel took a part of.
+    pub message_begun: u64,
+    /// The same with replies that wait behind it.
+    pub replies_behind_message_begun: u64,
+    /// Outboxes with replies of which the kernel took a part.
+    pub replies_begun: u64,
+    /// Gap notices that wait behind another one.
+    pub gap_behind_gap: u64,
+    /// Gap notices that wait behind messages.
+    pub gap_behind_message: u64,
+    /// Gap notices with messages behind them.
+    pub gap_before_message: u64,
+    /// Gap notices that stand for several messages.
+    pub gap_merged: u64,
+    /// Messages that are lost, and whose loss waits to be told.
+    pub lost_untold: u64,
+}
+
+impl Hub {
+    /// Checks the books.
+    ///
+    /// # Panics
+    /// When something does not agree that must.
+    #[must_use]
+    pub fn audit(&self) -> Audit {
+        let mut audit = Audit::default();
+        let mut segments: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut waiting: BTreeMap<ClientId, u16> = BTreeMap::new();
+        let mut listed: BTreeSet<(TopicId, ClientId)> = BTreeSet::new();
+        let (mut homes, mut idle) = (0, 0);
+        for (id, topic) in self.topics.iter() {
+            audit.topics += 1;
+            assert_eq!(self.topics.find(&topic.name), Some(id), "names and table agree");
+            if let State::Attaching(wishes) = &topic.state {
+                audit.attaching += 1;
+                for wish in wishes {
+                    let is_subscribe = wish.wish == Wish::Subscribe;
+                    audit.waiting_for_home += u64::from(is_subscribe);
+                    audit.unsubscribes_waiting += u64::from(!is_subscribe);
+                    if is_subscribe && self.clients.get(wish.client).is_some() {
+                        *waiting.entry(wish.client).or_default() += 1;
+                    }
+                }
+            }
+            for (position, client) in topic.subscribers.iter().enumerate() {
+                let subscribed = self.clients.get(*client).expect("subscribers are open");
+                let place = subscribed.subscriptions.iter().find(|place| place.topic == id);
+                let place = place.expect("a subscriber has a subscription");
+                assert_eq!(place.position as usize, position, "a subscription knows its place");
+                listed.insert((id, *client));
+            }
+            listed.extend(topic.newcomers.iter().map(|(client, _)| (id, *client)));
+            assert_eq!(
+                topic.listed,
+                self.unsettled.contains(&id),
+                "a channel knows that it has something to settle"
+            );
+            let alive = topic.unsettled.iter();
+            segments.extend(alive.map(|segment| {
+                ((&raw const **segment).addr(), segment.start(segment.messages()) as usize)
+            }));
+            match &topic.home {
+                Some(home) => {
+                    homes += 1;
+                    idle += usize::from(home.idle_listed);
+                    audit.homes_deserted += u64::from(topic.is_deserted());
+                    audit.homes_attached += u64::from(!home.attached.is_empty());
+                    assert!(
+                        !topic.is_deserted() || home.idle_listed,
+                        "{} is wanted by nobody and will never be forgotten",
+                        topic.name
+                    );
+                }
+                None => assert!(
+                    !topic.is_deserted() || matches!(topic.state, State::Attaching(_)),
+                    "{} is wanted by nobody here and still attached",
+                    topic.name
+                ),
+            }
+        }
+        assert_eq!(homes, self.counts.channels_home, "homes are counted");
+        assert_eq!(idle, self.topics.idle.len(), "deserted homes are listed once");
+        let subscribed = self.clients.audit(&self.topics, &waiting, &mut segments, &mut audit);
+        assert_eq!(subscribed, listed, "clients and channels agree who is subscribed");
+        assert_eq!(subscribed.len() as u64, self.counts.subscriptions, "subscriptions are counted");
+        let alive: usize = segments.values().sum();
+        assert_eq!(alive, self.segments_bytes(), "segments_bytes is the sum over who holds them");
+        audit
+    }
+
+    /// The channels whose numbering is kept here, and how far each has come.
+    pub fn homes(&self) -> impl Iterator<Item = (&str, Epoch, u64)> {
+        self.topics.iter().filter(|(_, topic)| topic.home.is_some()).map(|(_, topic)| {
+            let State::Attached { epoch, seq } = topic.state else {
+                unreachable!("a home is attached to itself")
+            };
+            (&*topic.name, epoch, seq)
+        })
+    }
+}

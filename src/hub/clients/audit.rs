@@ -1,0 +1,64 @@
+//! The books about clients.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Clients;
+use crate::hub::topic::Topics;
+use crate::hub::{Audit, ClientId, TopicId};
+
+impl Clients {
+    /// Checks every client against the topics and the sums. `waiting` says for how many answers
+    /// of home shards each client waits, `segments` gathers the segments that outboxes keep alive.
+    pub(in crate::hub) fn audit(
+        &self,
+        topics: &Topics,
+        waiting: &BTreeMap<ClientId, u16>,
+        segments: &mut BTreeMap<usize, usize>,
+        audit: &mut Audit,
+    ) -> BTreeSet<(TopicId, ClientId)> {
+        let listed: BTreeSet<ClientId> = self.dirty.iter().copied().collect();
+        assert_eq!(listed.len(), self.dirty.len(), "nobody is listed twice as having something");
+        let (mut replies_bytes, mut blocked) = (0, 0);
+        let mut subscriptions = BTreeSet::new();
+        for (id, client) in self.table.iter() {
+            audit.clients += 1;
+            blocked += u64::from(client.blocked);
+            audit.throttled += u64::from(client.throttled);
+            let awaited = waiting.get(&id).copied().unwrap_or_default();
+            assert_eq!(client.waiting, awaited, "client {id:?} counts the answers it waits for");
+            assert_eq!(client.dirty, listed.contains(&id), "client {id:?} knows that it is listed");
+            for subscription in &client.subscriptions {
+                let is_new = subscriptions.insert((subscription.topic, id));
+                assert!(is_new, "client {id:?} is subscribed twice to {:?}", subscription.topic);
+            }
+            let Some(outbox) = &client.outbox else {
+                assert!(
+                    !client.throttled,
+                    "client {id:?} is not read from, yet nothing waits for it"
+                );
+                continue;
+            };
+            replies_bytes += outbox.replies_bytes();
+            assert!(
+                outbox.is_empty() || client.blocked || client.dirty,
+                "client {id:?} has something waiting and nobody will send it"
+            );
+            audit.sealed_backlog += u64::from(client.sealed && !outbox.is_empty());
+            for (topic, (_, last)) in outbox.audit(self.capacity, audit) {
+                let known = topics.get(topic).expect("a topic outlives what waits of it");
+                let is_newcomer = known.newcomers.iter().any(|(newcomer, _)| *newcomer == id);
+                assert!(
+                    client.sealed || is_newcomer || last == known.settled_seq,
+                    "client {id:?} waits for {topic:?} up to {last}, offered up to {}",
+                    known.settled_seq
+                );
+            }
+            segments.extend(outbox.segments());
+        }
+        assert_eq!(replies_bytes, self.replies_bytes, "replies_bytes is the sum over the outboxes");
+        assert_eq!(blocked, self.flow.blocked, "the blocked are counted");
+        audit.blocked += blocked;
+        assert!(self.spare.iter().all(|outbox| outbox.is_empty()), "spare outboxes are empty");
+        subscriptions
+    }
+}
