@@ -33,7 +33,11 @@ impl<D: Driver> Shard<D> {
     pub(super) fn adopt(&mut self, now: Time, socket: OwnedFd, peer: SocketAddr) {
         match self.driver.adopt(socket) {
             Ok(socket) => self.welcome(now, socket, peer),
-            Err(error) => warn!(%error, %peer, "no room for a passed-on connection"),
+            Err(error) => {
+                // Its life ends before it began; there is no socket to say so on.
+                self.metrics.ended[EndReason::ServerFull as usize].add(1);
+                warn!(%error, %peer, "no room for a passed-on connection");
+            }
         }
     }
 

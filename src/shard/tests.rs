@@ -440,3 +440,15 @@ fn an_ack_waits_until_the_message_is_in_the_mailbox_of_every_shard_with_subscrib
     let letter = one.neighbour.next_letter();
     assert!(matches!(letter, Some(Letter::Delivery(Delivery::Messages { .. }))), "{letter:?}");
 }
+
+/// What was seen: a peer that was passed on, and for which the other shard's driver had no room,
+/// was counted as accepted and never as ended.
+#[test]
+fn a_passed_on_peer_without_room_ends_with_a_reason() {
+    let mut one = One::with(1 << 20, 2);
+    let socket = std::fs::File::open("/dev/null").expect("it is always there").into();
+    one.neighbour.hand_over(0, socket, ([127, 0, 0, 1], 3).into()).expect("there is room");
+    one.tick();
+    assert_eq!(one.shard.metrics.ended[EndReason::ServerFull as usize].get(), 1);
+    assert_eq!(one.shard.conns.len(), 1, "the one that was there before");
+}

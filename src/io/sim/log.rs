@@ -1,50 +1,35 @@
 //! What happened, as one number for comparing runs and as lines for reading them.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use super::LinkId;
-
-/// Lines kept; the oldest give way.
-const LINES_MAX: usize = 200_000;
 
 /// Everything that happens in a world is told here.
 #[derive(Debug, Default)]
 pub struct Log {
     digest: Digest,
     events: u64,
-    /// Kept only for those who want to read.
-    lines: Option<VecDeque<Line>>,
-}
-
-/// One line of a log.
-#[derive(Debug)]
-pub struct Line {
-    /// When, in microseconds of the world.
-    pub at: u64,
-    /// Whose connection it was about.
-    pub link: Option<LinkId>,
-    /// What.
-    pub text: String,
+    prints: bool,
 }
 
 impl Log {
-    /// From now on lines are kept.
-    pub fn keep_lines(&mut self) {
-        self.lines = Some(VecDeque::new());
+    /// From now on a line is printed for everything that happens.
+    pub fn print_lines(&mut self) {
+        self.prints = true;
     }
 
-    /// Something happened.
+    /// Something happened, at a time in microseconds of the world.
     pub fn tell(&mut self, at: u64, link: Option<LinkId>, what: impl Hash + fmt::Debug) {
         self.events += 1;
         (at, link).hash(&mut self.digest);
         what.hash(&mut self.digest);
-        if let Some(lines) = &mut self.lines {
-            if lines.len() == LINES_MAX {
-                lines.pop_front();
+        if self.prints {
+            let at = format!("{:>4}.{:06}", at / 1_000_000, at % 1_000_000);
+            match link {
+                Some(link) => println!("{at} {link:?} {what:?}"),
+                None => println!("{at} world {what:?}"),
             }
-            lines.push_back(Line { at, link, text: format!("{what:?}") });
         }
     }
 
@@ -58,11 +43,6 @@ impl Log {
     #[must_use]
     pub const fn events(&self) -> u64 {
         self.events
-    }
-
-    /// The lines that were kept.
-    pub fn lines(&self) -> impl Iterator<Item = &Line> {
-        self.lines.iter().flatten()
     }
 }
 

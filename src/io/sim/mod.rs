@@ -22,7 +22,7 @@ use std::time::Duration;
 
 pub use faults::Faults;
 pub use link::{Line, LinkId};
-pub use log::{Line as LogLine, Log};
+pub use log::Log;
 pub use network::{Network, PeerView};
 
 use super::sockets::Sockets;
@@ -41,6 +41,8 @@ pub struct Sim {
     sockets: Sockets<LinkId>,
     /// Received in this tick.
     lent: Vec<Vec<u8>>,
+    /// Sent to in this tick.
+    sent_to: BTreeSet<SocketId>,
     waker: Waker,
 }
 
@@ -77,8 +79,8 @@ impl Sim {
         let shard = state.ports.len();
         state.ports.push(Port::new(waker.clone()));
         drop(state);
-        let (sockets, lent) = (Sockets::new(), Vec::new());
-        Ok(Self { network: network.clone(), shard, sockets, lent, waker })
+        let (sockets, lent, sent_to) = (Sockets::new(), Vec::new(), BTreeSet::new());
+        Ok(Self { network: network.clone(), shard, sockets, lent, sent_to, waker })
     }
 
     /// Opens the server's end of `link` here.
@@ -260,6 +262,7 @@ impl Driver for Sim {
         let link = state.released.remove(&socket.as_raw_fd()).expect("a socket that was released");
         let permille = state.faults.adopt_refused;
         if strikes(&mut state.random, permille) {
+            state.adopts_refused += 1;
             state.tell(Some(link), Fact::AdoptFailed { shard: self.shard });
             state.close_server(link);
             return Err(io::Error::from_raw_os_error(libc::ENFILE));
@@ -299,6 +302,7 @@ impl Driver for Sim {
         completions: &mut Vec<Completion>,
     ) -> io::Result<()> {
         self.lent.clear();
+        self.sent_to.clear();
         if self.waker.take_call() {
             self.network.tell(None, Fact::Woken { shard: self.shard });
             completions.push(Completion::Woken);
@@ -331,6 +335,11 @@ impl Driver for Sim {
     fn send(&mut self, sends: &[Send<'_>], outcomes: &mut Vec<Sent>) {
         let sockets: BTreeSet<SocketId> = sends.iter().map(|send| send.socket).collect();
         assert_eq!(sockets.len(), sends.len(), "at most one send for a socket in one call");
+        let mut again = 0;
+        for socket in sockets {
+            again += u64::from(!self.sent_to.insert(socket));
+        }
+        self.network.state().sent_again += again;
         outcomes.extend(sends.iter().map(|send| self.send_one(send)));
     }
 
@@ -375,6 +384,23 @@ impl Driver for Sim {
     fn describe(&self) -> Description {
         let notes = vec!["nothing leaves this process".to_owned()];
         Description { name: "sim", descriptors: "simulated", notes }
+    }
+}
+
+impl Drop for Sim {
+    /// A driver that ends closes its sockets, as a process does.
+    fn drop(&mut self) {
+        let mut state = self.network.state();
+        for link in self.sockets.drain() {
+            state.tell(Some(link), Fact::Closed);
+            state.close_server(link);
+        }
+        let port = &mut state.ports[self.shard];
+        (port.listening, port.accepting, port.closing) = (false, false, false);
+        port.open.clear();
+        for link in std::mem::take(&mut port.backlog) {
+            state.close_server(link);
+        }
     }
 }
 

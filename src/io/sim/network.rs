@@ -35,6 +35,9 @@ pub(super) struct State {
     outage_until: u64,
     /// Links whose peer has something to read.
     touched: Vec<LinkId>,
+    /// Sends to a socket that had been sent to in the same tick.
+    pub(super) sent_again: u64,
+    pub(super) adopts_refused: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +92,8 @@ impl Network {
             order: 0,
             outage_until: 0,
             touched: Vec::new(),
+            sent_again: 0,
+            adopts_refused: 0,
         })))
     }
 
@@ -156,6 +161,14 @@ impl Network {
     #[must_use]
     pub fn receive(&self, link: LinkId, bytes_max: usize) -> Vec<u8> {
         self.state().link(link).down.read(bytes_max)
+    }
+
+    /// How many bytes of what the peer has sent the server has read.
+    #[must_use]
+    pub fn heard(&self, link: LinkId) -> u64 {
+        let state = self.state();
+        let up = &state.links[link.0 as usize].up;
+        up.sent - up.outstanding as u64
     }
 
     /// What a peer knows of its connection.
@@ -226,6 +239,18 @@ impl Network {
     #[must_use]
     pub fn take_partial_sends(&self, link: LinkId) -> Vec<u64> {
         std::mem::take(&mut self.state().link(link).partial_sends)
+    }
+
+    /// Sends to a socket that had been sent to in the same tick, so far.
+    #[must_use]
+    pub fn sent_again(&self) -> u64 {
+        self.state().sent_again
+    }
+
+    /// Released sockets for which there was no room, so far.
+    #[must_use]
+    pub fn adopts_refused(&self) -> u64 {
+        self.state().adopts_refused
     }
 
     /// Nothing arrives anywhere before `until`.

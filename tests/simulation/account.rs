@@ -1,0 +1,242 @@
+//! What one connection's peer knows from nothing but what it said and heard, and what must
+//! therefore be so.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use simd_json::prelude::*;
+
+use crate::ledger::Ledger;
+use crate::reached::{Reached, Situation};
+
+/// What a peer has asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    Subscribe(String),
+    Unsubscribe(String),
+    Publish(usize),
+    Ping,
+    /// Something that is answered with this error.
+    Nonsense(&'static str),
+}
+
+/// One subscription.
+#[derive(Debug)]
+struct Following {
+    epoch: String,
+    /// The last message that was received or told as lost.
+    last: u64,
+    /// Whether the last thing heard was a gap.
+    after_gap: bool,
+}
+
+/// What a peer knows.
+#[derive(Debug, Default)]
+pub struct Account {
+    following: BTreeMap<String, Following>,
+    asked: BTreeMap<u64, Ask>,
+    /// Pings that are not answered: what they say, where in the stream they end, and since when
+    /// the server has read them, if it has.
+    pings: VecDeque<(Vec<u8>, u64, Option<u64>)>,
+    /// Messages told as lost.
+    pub lost: u64,
+    pub received: u64,
+    welcomed: bool,
+    /// It was told to come back later.
+    pub told_to_go: bool,
+}
+
+impl Account {
+    pub fn ask(&mut self, id: u64, ask: Ask) {
+        self.asked.insert(id, ask);
+    }
+
+    pub fn ping(&mut self, payload: Vec<u8>, end: u64) {
+        self.pings.push_back((payload, end, None));
+    }
+
+    /// The server has read the peer's stream up to `read`, at the latest `now`.
+    pub fn heard_by_server(&mut self, read: u64, now: u64) {
+        for (_, end, heard) in &mut self.pings {
+            if heard.is_none() && *end <= read {
+                *heard = Some(now);
+            }
+        }
+    }
+
+    /// Channels that it follows.
+    pub fn channels(&self) -> impl Iterator<Item = &String> {
+        self.following.keys()
+    }
+
+    /// What is still owed to it, if something is.
+    pub fn owed(&self, ledger: &Ledger) -> Option<String> {
+        if let Some((id, ask)) = self.asked.iter().next() {
+            return Some(format!("the answer to {id}, {ask:?}"));
+        }
+        if !self.pings.is_empty() {
+            return Some(format!("{} pongs", self.pings.len()));
+        }
+        self.following.iter().find_map(|(channel, following)| {
+            let home = ledger.last(channel);
+            let is_even =
+                home.is_some_and(|(epoch, seq)| epoch == following.epoch && seq == following.last);
+            (!is_even).then(|| {
+                format!("{channel} after {} of {}, home {home:?}", following.last, following.epoch)
+            })
+        })
+    }
+
+    /// What was acknowledged before the server began to leave has come, or was told as lost.
+    pub fn check_good_bye(&self, ledger: &Ledger, began: u64) {
+        for (channel, Following { epoch, last, .. }) in &self.following {
+            let acked = ledger.last_acked_before(channel, epoch, began);
+            assert!(
+                acked.is_none_or(|acked| acked <= *last),
+                "{channel} {acked:?} was acknowledged, and its subscriber was let go at {last}"
+            );
+        }
+    }
+
+    /// A pong has come.
+    pub fn pong(&mut self, payload: &[u8], reached: &mut Reached) {
+        let (expected, ..) = self.pings.pop_front().expect("a pong answers a ping");
+        assert_eq!(expected, payload, "a pong says what its ping said, in order");
+        if self.pings.len() > 8 {
+            reached.count(Situation::ManyPingsOutstanding);
+        }
+    }
+
+    /// A text message has come.
+    pub fn hear(&mut self, text: &str, now: u64, ledger: &mut Ledger, reached: &mut Reached) {
+        if let Some(rest) = text.strip_prefix(r#"{"type":"message","channel":""#) {
+            let (channel, rest) = rest.split_once(r#"","seq":"#).expect("channel, then seq");
+            let (seq, rest) = rest.split_once(r#","payload":"#).expect("seq, then payload");
+            let payload = rest.strip_suffix('}').expect("an object ends");
+            return self.message(channel, seq.parse().expect("a number"), payload, ledger, reached);
+        }
+        let mut bytes = text.as_bytes().to_vec();
+        let said = simd_json::to_borrowed_value(&mut bytes);
+        let said = said.unwrap_or_else(|error| panic!("{text}: {error}"));
+        let string = |name| said.get_str(name).unwrap_or_else(|| panic!("{text}: {name}"));
+        let number = |name| said.get_u64(name).unwrap_or_else(|| panic!("{text}: {name}"));
+        let kind = string("type");
+        assert!(self.welcomed != (kind == "welcome"), "the welcome comes first, and once: {text}");
+        match kind {
+            "welcome" => self.welcomed = true,
+            "goaway" => {
+                self.told_to_go = true;
+                reached.count(Situation::ToldToGo);
+            }
+            "subscribed" => {
+                let channel = string("channel");
+                let ask = self.asked.remove(&number("id"));
+                assert_eq!(ask, Some(Ask::Subscribe(channel.to_owned())), "{text}");
+                let following = Following {
+                    epoch: string("epoch").into(),
+                    last: number("seq"),
+                    after_gap: false,
+                };
+                let before = self.following.insert(channel.to_owned(), following);
+                assert!(before.is_none(), "nobody is subscribed twice: {text}");
+            }
+            "gap" => {
+                self.gap(string("channel"), number("from"), number("to"), string("reason"), reached)
+            }
+            "ack" => self.ack(number("id"), string("channel"), number("seq"), now, ledger, reached),
+            "pong" => {
+                let ask = self.asked.remove(&number("id"));
+                assert_eq!(ask, Some(Ask::Ping), "{text}");
+            }
+            "error" => {
+                let code = string("code");
+                reached.error(code);
+                // Requests without an id are answered when they fail, and nobody knows which.
+                let Some(id) = said.get_u64("id") else { return };
+                let ask = self.asked.remove(&id).unwrap_or_else(|| panic!("{text}"));
+                let codes: &[&str] = match &ask {
+                    Ask::Subscribe(_) => {
+                        &["already_subscribed", "too_many_channels", "channels_exhausted"]
+                    }
+                    Ask::Unsubscribe(_) => &["not_subscribed"],
+                    Ask::Publish(publication) => {
+                        ledger.refused(*publication);
+                        &["overloaded", "channels_exhausted"]
+                    }
+                    Ask::Ping => &[],
+                    Ask::Nonsense(code) => std::slice::from_ref(code),
+                };
+                assert!(codes.contains(&code), "{ask:?} was answered by {text}");
+            }
+            _ => panic!("{text}"),
+        }
+    }
+
+    fn ack(
+        &mut self,
+        id: u64,
+        channel: &str,
+        seq: u64,
+        now: u64,
+        ledger: &mut Ledger,
+        reached: &mut Reached,
+    ) {
+        match self.asked.remove(&id) {
+            Some(Ask::Publish(publication)) => ledger.acked(publication, channel, seq, now),
+            Some(Ask::Unsubscribe(asked)) => {
+                assert_eq!(asked, channel, "an ack names the channel that was asked for");
+                let following = self.following.remove(channel).expect("it was subscribed");
+                assert_eq!(seq, following.last, "an unsubscribe tells the last message sent");
+                if ledger.last(channel).is_some_and(|(_, last)| last > seq) {
+                    reached.count(Situation::UnsubscribedAmidBacklog);
+                }
+            }
+            other => panic!("{id}: {other:?} was answered by an ack"),
+        }
+    }
+
+    fn message(
+        &mut self,
+        channel: &str,
+        seq: u64,
+        payload: &str,
+        ledger: &mut Ledger,
+        reached: &mut Reached,
+    ) {
+        assert!(self.welcomed, "the welcome comes first");
+        let following = self.following.get_mut(channel);
+        let following = following.unwrap_or_else(|| panic!("{channel} {seq} for no subscriber"));
+        assert_eq!(seq, following.last + 1, "{channel}: the next message, or a gap before it");
+        following.last = seq;
+        self.received += 1;
+        if std::mem::take(&mut following.after_gap) {
+            reached.count(Situation::MessageAfterGap);
+        }
+        let epoch = following.epoch.clone();
+        ledger.delivered(channel, &epoch, seq, payload);
+        let unanswered = self.pings.iter().find_map(|(_, _, heard)| *heard);
+        if let Some(heard) = unanswered {
+            assert!(
+                ledger.was_numbered_by(channel, &epoch, seq, heard),
+                "{channel} {seq} overtook the answer to a ping that was heard before it was published"
+            );
+            reached.count(Situation::PingUnansweredAmidMessages);
+        }
+    }
+
+    fn gap(&mut self, channel: &str, from: u64, to: u64, reason: &str, reached: &mut Reached) {
+        let following = self.following.get_mut(channel);
+        let following = following.unwrap_or_else(|| panic!("a gap of {channel} for no subscriber"));
+        assert_eq!(from, following.last + 1, "{channel}: a gap begins where the last one ended");
+        assert!(to >= from, "a gap has a length");
+        following.last = to;
+        self.lost += to - from + 1;
+        reached.count(match reason {
+            "slow_consumer" => Situation::GapForSlowness,
+            "memory" => Situation::GapForMemory,
+            other => panic!("a gap because of {other}"),
+        });
+        if std::mem::replace(&mut following.after_gap, true) {
+            reached.count(Situation::GapAfterGap);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What is true in a world: every message that was ever published, and what was said of it.
+
+use std::collections::BTreeMap;
+
+/// Everything that was published, over all lives of all channels.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    publications: Vec<Publication>,
+    numberings: BTreeMap<(String, String), Numbering>,
+    /// How far each channel's present numbering has come, by what its home says.
+    homes: BTreeMap<String, (String, u64)>,
+}
+
+/// One life of a channel.
+#[derive(Debug, Default)]
+struct Numbering {
+    /// Which message has which number, as subscribers saw it.
+    seen: BTreeMap<u64, usize>,
+    /// When the home had come how far.
+    progress: Vec<(u64, u64)>,
+}
+
+/// One message, as its publisher sent it.
+#[derive(Debug)]
+struct Publication {
+    channel: String,
+    /// The connection it came through; messages of one keep their order.
+    publisher: u64,
+    bytes: usize,
+    fate: Fate,
+    seen: Option<(String, u64)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Not answered: it may or may not be taken.
+    Unknown,
+    Acked {
+        seq: u64,
+        at: u64,
+    },
+    Refused,
+}
+
+impl Ledger {
+    /// Somebody publishes; returns the payload, which says which message it is.
+    pub fn publish(&mut self, channel: &str, publisher: u64, bytes: usize) -> (usize, String) {
+        let number = self.publications.len();
+        let (channel, fate) = (channel.to_owned(), Fate::Unknown);
+        self.publications.push(Publication { channel, publisher, bytes, fate, seen: None });
+        (number, payload(number, bytes))
+    }
+
+    /// Its publisher is told the number.
+    pub fn acked(&mut self, publication: usize, channel: &str, seq: u64, now: u64) {
+        let Publication { channel: meant, fate, seen, .. } = &mut self.publications[publication];
+        assert_eq!(meant, channel, "an ack names the channel of its message");
+        assert_eq!(*fate, Fate::Unknown, "a message is answered once");
+        assert!(
+            seen.as_ref().is_none_or(|(_, seen)| *seen == seq),
+            "publication {publication} is acked as {seq} and was delivered as {seen:?}"
+        );
+        *fate = Fate::Acked { seq, at: now };
+    }
+
+    /// Its publisher is told that it was not taken.
+    pub fn refused(&mut self, publication: usize) {
+        let Publication { fate, seen, .. } = &mut self.publications[publication];
+        assert_eq!(*fate, Fate::Unknown, "a message is answered once");
+        assert_eq!(*seen, None, "publication {publication} was refused and delivered");
+        *fate = Fate::Refused;
+    }
+
+    /// A subscriber receives it.
+    pub fn delivered(&mut self, channel: &str, epoch: &str, seq: u64, said: &str) {
+        let number = said.strip_prefix(r#"{"p":"#).and_then(|rest| rest.split_once(','));
+        let publication: usize = number
+            .and_then(|(digits, _)| digits.parse().ok())
+            .unwrap_or_else(|| panic!("{channel} {seq}: nobody published {said:?}"));
+        let known = &mut self.publications[publication];
+        assert_eq!(said, payload(publication, known.bytes), "a payload keeps its bytes");
+        assert_eq!(known.channel, channel, "a message stays in its channel");
+        assert_ne!(
+            known.fate,
+            Fate::Refused,
+            "publication {publication} was refused and delivered"
+        );
+        if let Fate::Acked { seq: acked, .. } = known.fate {
+            assert_eq!(acked, seq, "publication {publication} was acked with another number");
+        }
+        let place = (epoch.to_owned(), seq);
+        let seen = known.seen.get_or_insert_with(|| place.clone());
+        assert_eq!(*seen, place, "publication {publication} was delivered with two numbers");
+        let numbering = self.numberings.entry((channel.to_owned(), epoch.to_owned())).or_default();
+        let there = *numbering.seen.entry(seq).or_insert(publication);
+        assert_eq!(there, publication, "{channel} {seq} is one message for all");
+    }
+
+    /// A channel's home says how far its numbering has come. True when it has begun anew.
+    pub fn home(&mut self, channel: &str, epoch: &str, seq: u64, now: u64) -> bool {
+        let mut anew = false;
+        if let Some((known, before)) = self.homes.get_mut(channel)
+            && known == epoch
+        {
+            if *before == seq {
+                return false;
+            }
+            assert!(seq > *before, "numbers rise");
+            *before = seq;
+        } else {
+            let before = self.homes.insert(channel.to_owned(), (epoch.to_owned(), seq));
+            anew = before.is_some();
+        }
+        let numbering = self.numberings.entry((channel.to_owned(), epoch.to_owned())).or_default();
+        numbering.progress.push((now, seq));
+        anew
+    }
+
+    /// The life of `channel` and its last number, by its home.
+    pub fn last(&self, channel: &str) -> Option<(&str, u64)> {
+        self.homes.get(channel).map(|(epoch, seq)| (epoch.as_str(), *seq))
+    }
+
+    /// Whether message `seq` had its number by the time `at`.
+    pub fn was_numbered_by(&self, channel: &str, epoch: &str, seq: u64, at: u64) -> bool {
+        let numbering = self.numberings.get(&(channel.to_owned(), epoch.to_owned()));
+        let progress = numbering.map_or(&[][..], |numbering| &numbering.progress);
+        let first = progress.partition_point(|(_, reached)| *reached < seq);
+        progress.get(first).is_none_or(|(when, _)| *when <= at)
+    }
+
+    /// The highest number of a message of `channel` in this life that was acknowledged before
+    /// `before`.
+    pub fn last_acked_before(&self, channel: &str, epoch: &str, before: u64) -> Option<u64> {
+        let acked = self.publications.iter().filter_map(|publication| match publication.fate {
+            Fate::Acked { seq, at } if at < before && publication.channel == channel => {
+                let life = publication.seen.as_ref().map(|(epoch, _)| epoch.as_str());
+                (life == Some(epoch)).then_some(seq)
+            }
+            _ => None,
+        });
+        acked.max()
+    }
+
+    /// Checks what can be seen only from the end.
+    pub fn close(&self) {
+        for ((channel, epoch), numbering) in &self.numberings {
+            let mut last: BTreeMap<u64, usize> = BTreeMap::new();
+            for (seq, publication) in &numbering.seen {
+                let publisher = self.publications[*publication].publisher;
+                let before = last.insert(publisher, *publication);
+                assert!(
+                    before.is_none_or(|before| before < *publication),
+                    "{channel} {epoch} {seq}: the messages of one publisher keep their order"
+                );
+            }
+        }
+    }
+
+    /// Messages published.
+    pub const fn published(&self) -> usize {
+        self.publications.len()
+    }
+}
+
+/// A payload of about `bytes` that says which message it is, with bytes that nobody may touch.
+fn payload(number: usize, bytes: usize) -> String {
+    const FILL: [&str; 4] = ["x", "\u{e9}", "\\u00e9", "\\\""];
+    let fill = FILL[number % FILL.len()].repeat(bytes / FILL[number % FILL.len()].len());
+    format!(r#"{{"p":{number},"x":"{fill}","big":123456789012345678901234567890, "z":-0.0}}"#)
+}

@@ -1,0 +1,576 @@
+//! Somebody who connects, does what people do, and knows what must come of it.
+
+use std::collections::VecDeque;
+
+use ringcast::io::sim::{LinkId, Network, peer_address};
+
+use crate::account::{Account, Ask};
+use crate::ledger::Ledger;
+use crate::plan::Plan;
+use crate::reached::{Reached, Situation};
+use crate::reader::{Cut, Read, Reader};
+use crate::speech;
+
+/// What everybody can see and touch.
+pub struct Scene<'a> {
+    pub now: u64,
+    pub network: &'a Network,
+    pub plan: &'a Plan,
+    pub ledger: &'a mut Ledger,
+    pub reached: &'a mut Reached,
+    /// Numbers requests and lives.
+    pub next_id: &'a mut u64,
+    pub mood: Mood,
+    /// When the server began to leave, if it did.
+    pub draining: Option<u64>,
+}
+
+/// What people are up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// Whatever their habits are.
+    Ordinary,
+    /// They only read and answer.
+    Listening,
+    /// They leave.
+    Leaving,
+}
+
+/// Somebody.
+#[derive(Debug)]
+pub struct Peer {
+    number: u32,
+    random: fastrand::Rng,
+    life: Option<Life>,
+    /// When it does something next.
+    act_at: u64,
+    /// When it looks at what has arrived, or writes the rest of what it has to say.
+    look_at: Option<u64>,
+    /// Messages told as lost, in all its lives.
+    pub lost: u64,
+    /// Connections that it left without a word to anybody.
+    pub vanished: Vec<LinkId>,
+}
+
+/// One connection of somebody.
+#[derive(Debug)]
+struct Life {
+    id: u64,
+    link: LinkId,
+    stage: Stage,
+    reader: Reader,
+    account: Account,
+    /// Said and not sent yet.
+    outgoing: VecDeque<u8>,
+    /// Bytes ever said.
+    said: u64,
+    /// Bytes that are sent in small pieces.
+    dribble: usize,
+    reading: Reading,
+    is_deaf: bool,
+    /// It broke a rule: how it may be answered.
+    insulted: Option<&'static [u16]>,
+    /// What it said last is incomplete and stays so.
+    lied: bool,
+    said_close: bool,
+    heard_close: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It asked for something else than a WebSocket.
+    Plain,
+    Shaking,
+    Open,
+    /// It has said good-bye, in one way or another.
+    Leaving,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Eager,
+    Slow { bytes: usize },
+    Stopped { until: u64 },
+}
+
+/// Codes with which the server may close a peer that did nothing wrong.
+const NO_FAULT: &[u16] = &[1000, 1001, 1013, 4409];
+
+impl Peer {
+    pub fn new(number: u32, mut random: fastrand::Rng, plan: &Plan) -> Self {
+        let act_at = random.u64(..plan.habits.pause_us * 4 + 1);
+        let (life, look_at, lost, vanished) = (None, None, 0, Vec::new());
+        Self { number, random, life, act_at, look_at, lost, vanished }
+    }
+
+    /// When it has something to do next.
+    pub fn next(&self) -> u64 {
+        self.look_at.map_or(self.act_at, |at| at.min(self.act_at))
+    }
+
+    /// Its connection, if it has one.
+    pub fn link(&self) -> Option<LinkId> {
+        self.life.as_ref().map(|life| life.link)
+    }
+
+    /// Something has arrived for it.
+    pub fn touched(&mut self, now: u64) {
+        let at = now + self.random.u64(..500);
+        self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// The server may have read some of what it said.
+    pub fn note_heard(&mut self, network: &Network, now: u64) {
+        if let Some(life) = &mut self.life {
+            life.account.heard_by_server(network.heard(life.link), now);
+        }
+    }
+
+    /// What is still owed to it.
+    pub fn owed(&self, network: &Network, ledger: &Ledger) -> Option<String> {
+        let life = self.life.as_ref()?;
+        let what = match life.stage {
+            Stage::Open if !life.outgoing.is_empty() => Some("to be heard".to_owned()),
+            Stage::Open => life.account.owed(ledger),
+            Stage::Shaking => Some("the answer to its handshake".to_owned()),
+            Stage::Plain | Stage::Leaving => None,
+        };
+        let unread = network.view(life.link).readable > 0;
+        let what = what.or_else(|| unread.then(|| "to read".to_owned()))?;
+        Some(format!("peer {} ({:?}, {:?}) waits for {what}", self.number, life.link, life.stage))
+    }
+
+    /// Whether it has an open WebSocket and means well.
+    pub fn is_well(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.stage == Stage::Open && life.is_well())
+    }
+
+    /// Everything heals: it reads, says things whole, and lets go of what is beyond repair.
+    pub fn heal(&mut self, scene: &mut Scene<'_>) {
+        self.act_at = scene.now + self.random.u64(..100_000);
+        self.look_at = Some(scene.now + 1);
+        let Some(life) = &mut self.life else { return };
+        (life.reading, life.dribble) = (Reading::Eager, 0);
+        if !life.is_well() || life.stage == Stage::Plain {
+            scene.network.reset(life.link);
+            self.end(scene);
+        }
+    }
+
+    /// It does what is due.
+    pub fn step(&mut self, scene: &mut Scene<'_>) {
+        if self.look_at.is_some_and(|at| at <= scene.now) {
+            self.look_at = None;
+            self.read(scene);
+        }
+        if self.act_at <= scene.now {
+            self.act(scene);
+        }
+        self.write(scene);
+    }
+
+    // ---- reading ----
+
+    fn read(&mut self, scene: &mut Scene<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let view = scene.network.view(life.link);
+        let bytes = match life.reading {
+            Reading::Eager => usize::MAX,
+            Reading::Slow { bytes } => bytes,
+            Reading::Stopped { until } if until > scene.now => {
+                self.look_at = Some(until);
+                return;
+            }
+            Reading::Stopped { .. } => {
+                life.reading = Reading::Eager;
+                usize::MAX
+            }
+        };
+        let bytes = scene.network.receive(life.link, bytes);
+        scene.network.tell(Some(life.link), ("peer reads", bytes.len()));
+        let cuts = scene.network.take_partial_sends(life.link);
+        life.reader.feed(&bytes, cuts);
+        if bytes.len() < view.readable {
+            self.look_at = Some(scene.now + self.random.u64(1_000..20_000));
+        }
+        while let Some(read) = self.life.as_mut().and_then(|life| life.reader.next()) {
+            self.understand(read, scene);
+        }
+        let Some(life) = &mut self.life else { return };
+        let view = scene.network.view(life.link);
+        if view.reset && view.readable == 0 {
+            if life.reader.is_amid() {
+                scene.reached.count(Situation::BrokenAmidFrame);
+            }
+            if life.account.owed(scene.ledger).is_some() {
+                scene.reached.count(Situation::EndedAmidBacklog);
+            }
+            self.end(scene);
+        } else if view.ended {
+            scene.network.close(life.link);
+            self.end(scene);
+        }
+    }
+
+    fn understand(&mut self, read: Read, scene: &mut Scene<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let reached = &mut *scene.reached;
+        match read {
+            Read::Cut(Cut::HttpAnswer) => reached.count(Situation::CutInHttpAnswer),
+            Read::Cut(Cut::FrameHeader) => reached.count(Situation::CutInFrameHeader),
+            Read::Cut(Cut::Payload) => reached.count(Situation::CutInPayload),
+            Read::Cut(Cut::BetweenFrames) => reached.count(Situation::CutBetweenFrames),
+            Read::Status(101) => {
+                assert_eq!(life.stage, Stage::Shaking, "an upgrade was asked for");
+                life.stage = Stage::Open;
+            }
+            Read::Status(status) => {
+                let allowed: &[u16] = match life.stage {
+                    Stage::Plain => &[200, 400, 404, 408, 429, 503],
+                    _ => &[408, 429, 503],
+                };
+                assert!(allowed.contains(&status), "status {status} in {:?}", life.stage);
+                life.stage = Stage::Leaving;
+            }
+            Read::Text(text) => {
+                assert_ne!(life.stage, Stage::Shaking, "the answer comes before any frame");
+                life.account.hear(&text, scene.now, scene.ledger, reached);
+            }
+            Read::Ping(payload) => {
+                if !life.is_deaf && !life.said_close && !life.lied {
+                    let pong = speech::frame(&mut self.random, speech::PONG, &payload);
+                    life.say(&pong);
+                }
+            }
+            Read::Pong(payload) => life.account.pong(&payload, reached),
+            Read::Close(code) => {
+                life.heard_close = true;
+                reached.close_code(code.unwrap_or(1005));
+                let insulted = life.insulted.unwrap_or_default();
+                let code = code.unwrap_or(1000);
+                assert!(
+                    NO_FAULT.contains(&code) || insulted.contains(&code),
+                    "closed with {code} after {insulted:?}"
+                );
+                if code == 1001 {
+                    let began = scene.draining.expect("1001 means that the server leaves");
+                    if life.insulted.is_none() && !life.said_close {
+                        assert!(life.account.told_to_go, "1001 comes after the goaway");
+                        life.account.check_good_bye(scene.ledger, began);
+                    }
+                }
+                if life.said_close && code != 1000 {
+                    reached.count(Situation::PeerServerBothClose);
+                }
+                if !life.said_close && !life.lied {
+                    life.said_close = true;
+                    let close = speech::close(&mut self.random, code);
+                    life.say(&close);
+                }
+                life.stage = Stage::Leaving;
+            }
+        }
+    }
+
+    // ---- acting ----
+
+    fn act(&mut self, scene: &mut Scene<'_>) {
+        let habits = &scene.plan.habits;
+        let pause = habits.pause_us;
+        self.act_at = scene.now + self.random.u64(pause / 4..=pause * 2);
+        let Some(life) = &mut self.life else {
+            match scene.mood {
+                Mood::Ordinary => self.connect(scene),
+                _ => self.act_at = u64::MAX,
+            }
+            return;
+        };
+        if scene.mood == Mood::Leaving {
+            self.act_at = scene.now + 100_000;
+            if life.stage == Stage::Open {
+                self.leave(scene);
+            }
+            return;
+        }
+        if scene.mood == Mood::Listening || !life.is_well() {
+            return;
+        }
+        match life.stage {
+            Stage::Open => self.live(scene),
+            // Some have no patience for an answer.
+            Stage::Plain | Stage::Shaking if self.random.u8(..20) == 0 && habits.reset > 0 => {
+                scene.network.reset(life.link);
+                self.end(scene);
+            }
+            _ => {}
+        }
+    }
+
+    fn connect(&mut self, scene: &mut Scene<'_>) {
+        let random = &mut self.random;
+        let line = scene.plan.line(random);
+        let address = peer_address(self.number / scene.plan.peers_per_address);
+        let link = scene.network.connect(address, line);
+        let habits = &scene.plan.habits;
+        *scene.next_id += 1;
+        let mut life = Life::new(*scene.next_id, link);
+        life.is_deaf = random.u16(..1000) < habits.deaf;
+        if random.u16(..1000) < habits.plain_http {
+            life.stage = Stage::Plain;
+            life.say(match random.u8(..4) {
+                0 => b"GET / HTTP/1.1\r\nHost: sim\r\n\r\n",
+                1 => b"GET /nowhere HTTP/1.1\r\nHost: sim\r\n\r\n",
+                2 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+                _ => b"nonsense\r\n\r\n",
+            });
+        } else {
+            let upgrade = speech::upgrade(random);
+            let is_slow = random.u16(..1000) < habits.slow_handshake;
+            let said = if is_slow { random.usize(..upgrade.len()) } else { upgrade.len() };
+            life.say(&upgrade[..said]);
+            life.lied = said < upgrade.len();
+        }
+        if habits.dribble > 0 && random.u8(..4) == 0 {
+            life.dribble = random.usize(..400);
+        }
+        self.life = Some(life);
+    }
+
+    /// One thing that somebody with an open connection does.
+    fn live(&mut self, scene: &mut Scene<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let habits = &scene.plan.habits;
+        let random = &mut self.random;
+        let weights = [
+            habits.subscribe,
+            habits.unsubscribe,
+            habits.publish,
+            habits.ping,
+            habits.flood_pings,
+            habits.read_slowly,
+            habits.stop_reading,
+            habits.dribble,
+            habits.insult,
+            habits.lie,
+            habits.misunderstand,
+            habits.close + habits.finish + habits.reset + habits.vanish,
+        ];
+        // Somebody whose words are not taken does not go on talking for ever.
+        if life.outgoing.len() > 64 * 1024 {
+            return;
+        }
+        let mut chosen = random.u32(..weights.iter().sum::<u32>());
+        let act = weights.iter().position(|weight| {
+            let is_it = chosen < *weight;
+            chosen = chosen.saturating_sub(*weight);
+            is_it
+        });
+        let channel = random.choice(&scene.plan.channels).expect("there is one").clone();
+        *scene.next_id += 1;
+        let id = *scene.next_id;
+        match act.expect("one of them") {
+            0 => life.ask(random, id, Ask::Subscribe(channel.clone()), || {
+                format!(r#"{{"type":"subscribe","id":{id},"channel":"{channel}"}}"#)
+            }),
+            1 => {
+                let channel = random
+                    .choice(life.account.channels().collect::<Vec<_>>())
+                    .cloned()
+                    .unwrap_or(channel);
+                life.ask(random, id, Ask::Unsubscribe(channel.clone()), || {
+                    format!(r#"{{"type":"unsubscribe","id":{id},"channel":"{channel}"}}"#)
+                });
+            }
+            2 => {
+                for _ in 0..random.u32(1..=habits.burst_max) {
+                    Self::publish(life, random, &channel, scene);
+                }
+            }
+            3 if random.bool() => life
+                .ask(random, id, Ask::Ping, || format!(r#"{{"type":"ping","id":{id},"t":{id}}}"#)),
+            3 => life.ping(random),
+            4 => (0..random.u32(1..400)).for_each(|_| life.ping(random)),
+            5 => life.reading = Reading::Slow { bytes: random.usize(1..200) },
+            6 => {
+                let until = scene.now + random.u64(..=habits.stop_us_max);
+                life.reading = Reading::Stopped { until };
+                self.look_at = Some(until);
+            }
+            7 => life.dribble = random.usize(..300),
+            8 => {
+                let (bytes, codes) =
+                    speech::insult(random, scene.plan.settings.conn.message_bytes_max);
+                life.say(&bytes);
+                life.insulted = Some(codes);
+            }
+            9 => {
+                let bytes = speech::lie(random, scene.plan.settings.conn.message_bytes_max);
+                life.say(&bytes);
+                life.lied = true;
+            }
+            10 => {
+                let (text, code) = speech::nonsense(random, id);
+                life.ask(random, id, Ask::Nonsense(code), || text.clone());
+            }
+            _ => self.leave_somehow(scene),
+        }
+    }
+
+    fn publish(life: &mut Life, random: &mut fastrand::Rng, channel: &str, scene: &mut Scene<'_>) {
+        let habits = &scene.plan.habits;
+        let bytes_max = habits.payload_bytes_max;
+        // The envelope around it takes its part of what a message may have.
+        let bytes_max = bytes_max.min(scene.plan.settings.conn.message_bytes_max - 256);
+        let (number, payload) = scene.ledger.publish(channel, life.id, random.usize(..=bytes_max));
+        if random.u16(..1000) < habits.anonymous {
+            let text = format!(r#"{{"type":"publish","channel":"{channel}","payload":{payload}}}"#);
+            return life.say(&speech::text(random, &text));
+        }
+        *scene.next_id += 1;
+        let id = *scene.next_id;
+        life.ask(random, id, Ask::Publish(number), || {
+            format!(r#"{{"payload":{payload},"type":"publish","channel":"{channel}","id":{id}}}"#)
+        });
+    }
+
+    fn leave_somehow(&mut self, scene: &mut Scene<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let habits = &scene.plan.habits;
+        let weights = [habits.close, habits.finish, habits.reset, habits.vanish];
+        let mut chosen = self.random.u32(..weights.iter().sum::<u32>());
+        let way = weights.iter().position(|weight| {
+            let is_it = chosen < *weight;
+            chosen = chosen.saturating_sub(*weight);
+            is_it
+        });
+        match way {
+            Some(0) => life.say_close(&mut self.random, 1000),
+            Some(1) => {
+                scene.network.finish(life.link);
+                life.stage = Stage::Leaving;
+            }
+            Some(2) => {
+                scene.network.reset(life.link);
+                self.end(scene);
+            }
+            _ => {
+                let after = self.random.u64(1_000_000..200_000_000);
+                scene.reached.count(Situation::PeerVanished);
+                scene.network.vanish(life.link, after);
+                self.vanished.push(life.link);
+                self.end(scene);
+            }
+        }
+    }
+
+    /// It leaves for good.
+    fn leave(&mut self, scene: &mut Scene<'_>) {
+        let Some(life) = &mut self.life else { return };
+        match self.random.u8(..4) {
+            0 => {
+                scene.network.reset(life.link);
+                self.end(scene);
+            }
+            1 => {
+                scene.network.finish(life.link);
+                life.stage = Stage::Leaving;
+            }
+            _ => life.say_close(&mut self.random, 1000),
+        }
+    }
+
+    /// Its connection is over.
+    fn end(&mut self, scene: &mut Scene<'_>) {
+        let Some(life) = self.life.take() else { return };
+        scene.network.tell(Some(life.link), "peer is gone");
+        self.lost += life.account.lost;
+        self.act_at = match scene.mood {
+            Mood::Ordinary => scene.now + self.random.u64(..=scene.plan.habits.away_us_max),
+            _ => u64::MAX,
+        };
+        self.look_at = None;
+    }
+
+    /// Forgets the connection it has, as if the process had ended; returns what was lost on it.
+    pub fn lost_so_far(&self) -> u64 {
+        self.lost + self.life.as_ref().map_or(0, |life| life.account.lost)
+    }
+
+    // ---- writing ----
+
+    fn write(&mut self, scene: &mut Scene<'_>) {
+        let Some(life) = &mut self.life else { return };
+        if life.outgoing.is_empty() {
+            return;
+        }
+        let whole = life.outgoing.make_contiguous();
+        let is_dribbling = life.dribble > 0;
+        let piece =
+            if is_dribbling { self.random.usize(1..9).min(whole.len()) } else { whole.len() };
+        let taken = scene.network.send(life.link, &whole[..piece]);
+        life.outgoing.drain(..taken);
+        life.dribble = life.dribble.saturating_sub(taken.max(1));
+        if !life.outgoing.is_empty() {
+            let pause = if is_dribbling { 1..3_000 } else { 2_000..20_000 };
+            let at = scene.now + self.random.u64(pause);
+            self.look_at = Some(self.look_at.map_or(at, |before| before.min(at)));
+        }
+    }
+}
+
+impl Life {
+    fn new(id: u64, link: LinkId) -> Self {
+        Self {
+            id,
+            link,
+            stage: Stage::Shaking,
+            reader: Reader::default(),
+            account: Account::default(),
+            outgoing: VecDeque::new(),
+            said: 0,
+            dribble: 0,
+            reading: Reading::Eager,
+            is_deaf: false,
+            insulted: None,
+            lied: false,
+            said_close: false,
+            heard_close: false,
+        }
+    }
+
+    fn is_well(&self) -> bool {
+        !self.is_deaf
+            && !self.lied
+            && !self.said_close
+            && !self.heard_close
+            && self.insulted.is_none()
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.said += bytes.len() as u64;
+        self.outgoing.extend(bytes);
+    }
+
+    fn ask(
+        &mut self,
+        random: &mut fastrand::Rng,
+        id: u64,
+        ask: Ask,
+        text: impl FnOnce() -> String,
+    ) {
+        self.account.ask(id, ask);
+        self.say(&speech::text(random, &text()));
+    }
+
+    fn ping(&mut self, random: &mut fastrand::Rng) {
+        let payload: Vec<u8> = (0..random.usize(..=125)).map(|_| random.u8(..)).collect();
+        self.say(&speech::frame(random, speech::PING, &payload));
+        self.account.ping(payload, self.said);
+    }
+
+    fn say_close(&mut self, random: &mut fastrand::Rng, code: u16) {
+        self.say(&speech::close(random, code));
+        self.said_close = true;
+        self.stage = Stage::Leaving;
+    }
+}

@@ -1,0 +1,326 @@
+//! What a seed decides before anything happens: the house, the people, and the weather.
+//!
+//! Each world is a swarm of its own: it draws which kinds of trouble there are at all, then how
+//! often. A world with every kind of trouble at once would hardly ever get far into one of them.
+
+use std::time::Duration;
+
+use ringcast::conn;
+use ringcast::hub::{self, Capacity, ChannelRule, Overflow, Rules};
+use ringcast::io::sim::{Faults, Line};
+use ringcast::shard::{MailboxRoom, Settings};
+
+/// Things that people do in one world, about.
+const ACTS_MAX: u64 = 6_000;
+
+/// What a world is made of.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// How many shards.
+    pub shards: u16,
+    /// Of shard 0; the others differ in their number only.
+    pub settings: Settings,
+    /// Of every mailbox.
+    pub room: MailboxRoom,
+    /// Connections that may be open.
+    pub connections_max: usize,
+    /// Connections from one address.
+    pub per_address_max: Option<usize>,
+    /// What goes wrong in the drivers.
+    pub faults: Faults,
+    /// What goes wrong with time and the uplink.
+    pub weather: Weather,
+    /// How many people there are.
+    pub peers: u32,
+    /// Of how many of them share one address.
+    pub peers_per_address: u32,
+    /// What people do, and how often.
+    pub habits: Habits,
+    /// Channels they speak of.
+    pub channels: Vec<String>,
+    /// Microseconds of ordinary life before everything heals.
+    pub life_us: u64,
+    /// How it ends.
+    pub ending: Ending,
+}
+
+/// How a world ends, after everything has healed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Everybody leaves.
+    Deserted,
+    /// The server drains, at this part (in thousandths) of ordinary life, with all its trouble.
+    DrainedInTrouble(u16),
+    /// The server drains when all is well.
+    DrainedInPeace,
+}
+
+/// Trouble that is nobody's fault.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Weather {
+    /// Chances in a million per step.
+    pub stall_ppm: u32,
+    /// How long a shard stalls at most.
+    pub stall_us_max: u64,
+    /// The clock jumps.
+    pub jump_ppm: u32,
+    /// By how much at most.
+    pub jump_us_max: u64,
+    /// The uplink is down.
+    pub outage_ppm: u32,
+    /// For how long at most.
+    pub outage_us_max: u64,
+    /// Microseconds until a shard gets its turn, at most.
+    pub turn_us_max: u64,
+}
+
+/// What people do: weights, 0 for never.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Habits {
+    /// Microseconds between two things that one of them does, about.
+    pub pause_us: u64,
+    pub subscribe: u32,
+    pub unsubscribe: u32,
+    pub publish: u32,
+    /// Messages in one go, at most.
+    pub burst_max: u32,
+    /// Bytes of a payload, at most.
+    pub payload_bytes_max: usize,
+    /// WebSocket pings, and pings of the protocol.
+    pub ping: u32,
+    pub flood_pings: u32,
+    pub read_slowly: u32,
+    pub stop_reading: u32,
+    /// For how long at most.
+    pub stop_us_max: u64,
+    /// Sending byte by byte, or in pieces.
+    pub dribble: u32,
+    /// What breaks a rule.
+    pub insult: u32,
+    /// A length that is never made good.
+    pub lie: u32,
+    /// Requests that are answered with an error.
+    pub misunderstand: u32,
+    pub close: u32,
+    pub finish: u32,
+    pub reset: u32,
+    pub vanish: u32,
+    /// Something else than a WebSocket, in thousandths of connections.
+    pub plain_http: u16,
+    /// A handshake that takes its time or is never done, in thousandths of connections.
+    pub slow_handshake: u16,
+    /// Requests without an id, in thousandths.
+    pub anonymous: u16,
+    /// Somebody who does not answer pings, in thousandths of connections.
+    pub deaf: u16,
+    /// Microseconds until somebody whose connection ended comes again, at most.
+    pub away_us_max: u64,
+}
+
+impl Habits {
+    /// Whether nobody leaves, or lets go of anything, before the end.
+    pub const fn everybody_stays(&self) -> bool {
+        self.unsubscribe == 0
+            && self.insult == 0
+            && self.lie == 0
+            && self.close == 0
+            && self.finish == 0
+            && self.reset == 0
+            && self.vanish == 0
+            && self.deaf == 0
+            && self.plain_http == 0
+            && self.slow_handshake == 0
+    }
+}
+
+/// Draws numbers for a plan.
+struct Draw(fastrand::Rng);
+
+impl Draw {
+    fn one_in(&mut self, count: u32) -> bool {
+        self.0.u32(..count) == 0
+    }
+
+    /// Nothing in half of all worlds, else up to `max`.
+    fn perhaps(&mut self, max: u32) -> u32 {
+        if self.0.bool() { 0 } else { self.0.u32(1..=max) }
+    }
+
+    fn permille(&mut self, max: u16) -> u16 {
+        self.perhaps(u32::from(max)) as u16
+    }
+
+    /// Small numbers as often as large ones.
+    fn scale(&mut self, least: u64, most: u64) -> u64 {
+        let (least_bits, most_bits) = (least.max(1).ilog2(), most.ilog2());
+        let bits = self.0.u32(least_bits..=most_bits);
+        self.0.u64(1 << bits..2 << bits).clamp(least, most)
+    }
+
+    fn millis(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(self.scale(least, most))
+    }
+}
+
+impl Plan {
+    /// The plan of world `seed`.
+    pub fn draw(seed: u64) -> Self {
+        let mut draw = Draw(fastrand::Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15));
+        let shards = draw.0.u16(1..=4);
+        let faults = if draw.one_in(6) { Faults::default() } else { faults(&mut draw) };
+        let weather = weather(&mut draw);
+        let habits = habits(&mut draw);
+        let channels = channels(&mut draw);
+        let settings = settings(&mut draw, shards, &habits);
+        let peers = draw.scale(2, 80) as u32;
+        // The worlds are many, so each has an end to what happens in it.
+        let acts = ACTS_MAX / (1 + u64::from(habits.burst_max) / 12);
+        let life_us_max = habits.pause_us * acts / u64::from(peers);
+        Self {
+            shards,
+            settings,
+            room: room(&mut draw),
+            connections_max: if draw.one_in(4) { draw.0.usize(1..40) } else { 1_000 },
+            per_address_max: draw.one_in(4).then(|| draw.0.usize(1..8)),
+            faults,
+            weather,
+            peers,
+            peers_per_address: draw.0.u32(1..=peers),
+            habits,
+            channels,
+            life_us: draw.scale(2_000_000, 120_000_000).min(life_us_max),
+            ending: match draw.0.u32(..6) {
+                0 => Ending::DrainedInTrouble(draw.0.u16(100..1000)),
+                1 => Ending::DrainedInPeace,
+                _ => Ending::Deserted,
+            },
+        }
+    }
+
+    /// How one of them is connected.
+    pub fn line(&self, random: &mut fastrand::Rng) -> Line {
+        let slow = random.u8(..4) == 0;
+        Line {
+            latency_us: random.u64(50..if slow { 400_000 } else { 3_000 }),
+            bytes_per_s: if slow { random.u64(500..50_000) } else { 10_000_000 },
+            up_bytes_max: random.usize(200..20_000),
+            down_bytes_max: random.usize(200..if slow { 4_000 } else { 60_000 }),
+        }
+    }
+}
+
+fn faults(draw: &mut Draw) -> Faults {
+    Faults {
+        receive_partial: draw.permille(600),
+        send_short: draw.permille(400),
+        send_full: draw.permille(200),
+        accept_fails: draw.permille(300),
+        release_refused: draw.permille(500),
+        adopt_refused: draw.permille(200),
+        reset_discards: draw.permille(1000).min(999),
+        told_late: draw.permille(500),
+        buffers: if draw.one_in(3) { draw.0.usize(1..4) } else { 256 },
+        buffer_bytes: if draw.one_in(3) { draw.0.usize(16..256) } else { 16 * 1024 },
+        completions_max: if draw.one_in(3) { draw.0.usize(2..8) } else { 1024 },
+        writable_late_us_max: if draw.one_in(2) { draw.scale(1, 200_000) } else { 0 },
+    }
+}
+
+fn weather(draw: &mut Draw) -> Weather {
+    Weather {
+        stall_ppm: draw.perhaps(2_000),
+        stall_us_max: draw.scale(1_000, 20_000_000),
+        jump_ppm: draw.perhaps(300),
+        jump_us_max: draw.scale(1_000, 200_000_000),
+        outage_ppm: draw.perhaps(500),
+        outage_us_max: draw.scale(10_000, 60_000_000),
+        turn_us_max: draw.scale(1, 20_000),
+    }
+}
+
+fn habits(draw: &mut Draw) -> Habits {
+    let leaving = !draw.one_in(4);
+    let leave = |draw: &mut Draw, weight| if leaving { draw.perhaps(weight) } else { 0 };
+    Habits {
+        pause_us: draw.scale(500, 1_000_000),
+        subscribe: draw.0.u32(2..20),
+        unsubscribe: leave(draw, 8),
+        publish: draw.0.u32(2..60),
+        burst_max: draw.scale(1, 64) as u32,
+        payload_bytes_max: draw.scale(1, 3_000) as usize,
+        ping: draw.perhaps(10),
+        flood_pings: draw.perhaps(4),
+        read_slowly: draw.perhaps(6),
+        stop_reading: draw.perhaps(10),
+        stop_us_max: draw.scale(1_000, 30_000_000),
+        dribble: draw.perhaps(6),
+        insult: leave(draw, 3),
+        lie: leave(draw, 2),
+        misunderstand: draw.perhaps(4),
+        close: leave(draw, 3),
+        finish: leave(draw, 2),
+        reset: leave(draw, 3),
+        vanish: leave(draw, 2),
+        plain_http: if leaving { draw.permille(200) } else { 0 },
+        slow_handshake: if leaving { draw.permille(200) } else { 0 },
+        anonymous: draw.permille(300),
+        deaf: if leaving { draw.permille(200) } else { 0 },
+        away_us_max: draw.scale(1_000, 5_000_000),
+    }
+}
+
+fn channels(draw: &mut Draw) -> Vec<String> {
+    (0..draw.scale(1, 16))
+        .map(|number| match draw.0.u32(..5) {
+            0 => format!("new{number}"),
+            1 => format!("close{number}"),
+            _ => format!("old{number}"),
+        })
+        .collect()
+}
+
+fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
+    let tight = draw.one_in(4);
+    let closes = !habits.everybody_stays();
+    let rule = |pattern: &str, overflow| ChannelRule { pattern: pattern.into(), overflow };
+    Settings {
+        conn: conn::Settings {
+            message_bytes_max: draw.scale(512, 8_192) as usize,
+            handshake_timeout: draw.millis(200, 5_000),
+            ping_interval: draw.millis(500, 25_000),
+            pong_timeout: draw.millis(500, 10_000),
+            idle_timeout: (closes && draw.one_in(8)).then(|| draw.millis(1_000, 60_000)),
+            close_timeout: draw.millis(200, 3_000),
+            echo: false,
+            pages: vec![conn::Page { path: "/", content_type: "text/plain", body: b"hello" }],
+        },
+        hub: hub::Settings {
+            shard: 0,
+            shards,
+            home_seed: draw.0.u64(..),
+            outbox: Capacity {
+                messages: draw.scale(1, 256) as u32,
+                bytes: draw.scale(64, 65_536) as u32,
+            },
+            channels_per_client_max: draw.scale(1, 16) as usize,
+            channels_max: if draw.one_in(5) { draw.0.usize(1..4) } else { 1_000 },
+            memory_bytes_max: if tight { draw.scale(2_000, 40_000) as usize } else { 64 << 20 },
+            rules: Rules {
+                rules: vec![
+                    rule("new*", Overflow::DropNewest),
+                    rule("close*", if closes { Overflow::Close } else { Overflow::DropOldest }),
+                ],
+                default: Overflow::DropOldest,
+            },
+        },
+        drain_window: draw.millis(500, 30_000),
+        held_bytes_max: if tight { draw.scale(500, 20_000) as usize } else { 16 << 20 },
+    }
+}
+
+fn room(draw: &mut Draw) -> MailboxRoom {
+    if draw.0.bool() {
+        return MailboxRoom::default();
+    }
+    MailboxRoom { letters: draw.scale(1, 64) as usize, bytes: draw.scale(64, 64 * 1024) as usize }
+}

@@ -1,0 +1,95 @@
+//! What a peer can say: frames and requests, right ones and wrong ones, written down here a second
+//! time.
+
+/// A masked frame, as every client sends them.
+pub fn frame(random: &mut fastrand::Rng, first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![first];
+    match payload.len() {
+        length @ ..126 => out.push(0x80 | length as u8),
+        length @ ..65_536 => {
+            out.push(0x80 | 126);
+            out.extend((length as u16).to_be_bytes());
+        }
+        length => {
+            out.push(0x80 | 127);
+            out.extend((length as u64).to_be_bytes());
+        }
+    }
+    let key = random.u32(..).to_be_bytes();
+    out.extend(key);
+    out.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
+    out
+}
+
+pub const TEXT: u8 = 0x81;
+pub const CLOSE: u8 = 0x88;
+pub const PING: u8 = 0x89;
+pub const PONG: u8 = 0x8a;
+
+/// A text, sometimes in fragments.
+pub fn text(random: &mut fastrand::Rng, text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    if random.u8(..10) > 0 || bytes.is_empty() {
+        return frame(random, TEXT, bytes);
+    }
+    let (at, second) = (random.usize(..=bytes.len()), random.usize(..=bytes.len()));
+    let (first, second) = (at.min(second), at.max(second));
+    let mut out = frame(random, 0x01, &bytes[..first]);
+    out.extend(frame(random, 0x00, &bytes[first..second]));
+    out.extend(frame(random, 0x80, &bytes[second..]));
+    out
+}
+
+pub fn close(random: &mut fastrand::Rng, code: u16) -> Vec<u8> {
+    frame(random, CLOSE, &code.to_be_bytes())
+}
+
+/// The request that becomes a WebSocket.
+pub fn upgrade(random: &mut fastrand::Rng) -> Vec<u8> {
+    let protocol = if random.bool() { "Sec-WebSocket-Protocol: ringcast.json.v1\r\n" } else { "" };
+    format!(
+        "GET /ws HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{protocol}\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Something that breaks a rule, and the codes with which it may be answered.
+pub fn insult(random: &mut fastrand::Rng, message_bytes_max: usize) -> (Vec<u8>, &'static [u16]) {
+    match random.u8(..14) {
+        0 => (frame(random, 0x82, b"binary"), &[1003]),
+        1 => (frame(random, TEXT, b"{\"type\":"), &[4400]),
+        2 => (frame(random, TEXT, b"[1,2]"), &[4400]),
+        3 => (frame(random, TEXT, b"\"\xff\""), &[1007]),
+        4 => (frame(random, 0x01, b"\xed\xa0\x80"), &[1007]),
+        5 => (frame(random, 0xc1, b"reserved"), &[1002]),
+        6 => (vec![TEXT, 2, b'h', b'i'], &[1002]),
+        7 => (frame(random, 0x83, b"kind"), &[1002]),
+        8 => (frame(random, PING, &[0; 126]), &[1002]),
+        9 => (frame(random, 0x09, b"part"), &[1002]),
+        10 => {
+            // More is claimed than may be, and nothing of it is sent.
+            let whole = frame(random, TEXT, &vec![b' '; message_bytes_max + 1]);
+            (whole[..8].to_vec(), &[1009])
+        }
+        11 => (vec![TEXT, 0x80 | 126, 0, 5, 0, 0, 0, 0], &[1002]),
+        12 => (frame(random, 0x80, b"continues nothing"), &[1002]),
+        _ => (frame(random, CLOSE, &1005_u16.to_be_bytes()), &[1002]),
+    }
+}
+
+/// The beginning of a message that will not be finished.
+pub fn lie(random: &mut fastrand::Rng, message_bytes_max: usize) -> Vec<u8> {
+    let whole = frame(random, TEXT, &vec![b' '; random.clone().usize(1..=message_bytes_max)]);
+    let told = random.usize(1..whole.len());
+    whole[..told].to_vec()
+}
+
+/// A request that is answered with an error of this code.
+pub fn nonsense(random: &mut fastrand::Rng, id: u64) -> (String, &'static str) {
+    match random.u8(..3) {
+        0 => (format!(r#"{{"type":"dance","id":{id}}}"#), "unknown_type"),
+        1 => (format!(r#"{{"id":{id},"type":"subscribe"}}"#), "missing_field"),
+        _ => (format!(r#"{{"type":"publish","id":{id},"channel":"","payload":1}}"#), "bad_channel"),
+    }
+}

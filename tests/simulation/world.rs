@@ -1,0 +1,509 @@
+//! One world: shards on a simulated network, people, weather, and what must hold at every moment.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ringcast::conn::EndReason;
+use ringcast::hub;
+use ringcast::io::Driver;
+use ringcast::io::sim::{LinkId, Network, Sim};
+use ringcast::limits::CHANNEL_IDLE;
+use ringcast::proto::http::Refusal;
+use ringcast::shard::{Address, Admission, Audit, Metrics, Post, Settings, Shard, Shared, mailbox};
+use ringcast::time::{Clock, Time};
+
+use crate::ledger::Ledger;
+use crate::peer::{Mood, Peer, Scene};
+use crate::plan::{Ending, Plan};
+use crate::reached::{Reached, Situation};
+
+const SECOND: u64 = 1_000_000;
+
+/// Ticks of one world at most: beyond it something turns in circles.
+const TICKS_MAX: u64 = 3_000_000;
+
+/// What became of a world.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// A number for everything that happened.
+    pub digest: u64,
+    pub events: u64,
+    pub ticks: u64,
+    pub published: u64,
+    pub delivered: u64,
+    /// Simulated time.
+    pub lived: Duration,
+    pub reached: Reached,
+}
+
+/// A shard and when it gets its turn.
+struct Turn {
+    shard: Shard<Sim>,
+    /// When, if something has happened.
+    at: Option<u64>,
+    /// When, if nothing happens.
+    deadline: Option<u64>,
+    stalled_until: u64,
+}
+
+struct Fixed(Time);
+
+impl Clock for Fixed {
+    fn now(&mut self) -> Time {
+        self.0
+    }
+}
+
+/// One world.
+pub struct World {
+    plan: Plan,
+    network: Network,
+    /// Shards that have not ended.
+    turns: Vec<Option<Turn>>,
+    metrics: Vec<Arc<Metrics>>,
+    addresses: Vec<(Address, ringcast::io::Waker)>,
+    admission: Arc<Admission>,
+    peers: Vec<Peer>,
+    by_link: BTreeMap<LinkId, usize>,
+    ledger: Ledger,
+    reached: Reached,
+    random: fastrand::Rng,
+    now: u64,
+    next_id: u64,
+    ticks: u64,
+    mood: Mood,
+    draining: Option<u64>,
+    is_healed: bool,
+}
+
+impl World {
+    /// The world of `plan`. All of its chance comes from `seed`.
+    pub fn new(plan: Plan, seed: u64, trace: bool) -> Self {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let network = Network::new(random.fork(), plan.faults.clone());
+        if trace {
+            network.log().print_lines();
+        }
+        let admission = Arc::new(Admission::new(
+            usize::from(plan.shards),
+            plan.connections_max,
+            plan.per_address_max,
+        ));
+        let drivers: Vec<Sim> =
+            (0..plan.shards).map(|_| Sim::new(&network).expect("a waker")).collect();
+        let (addresses, mailboxes): (Vec<Address>, Vec<_>) =
+            (0..plan.shards).map(|_| mailbox(plan.room)).unzip();
+        let wakers = drivers.iter().map(Driver::waker);
+        let addresses: Vec<_> = addresses.into_iter().zip(wakers).collect();
+        let metrics: Vec<Arc<Metrics>> = drivers.iter().map(|_| Arc::default()).collect();
+        let mut turns = Vec::new();
+        for (index, (driver, mailbox)) in drivers.into_iter().zip(mailboxes).enumerate() {
+            let mut settings = plan.settings.clone();
+            settings.hub.shard = index as u16;
+            let shared = Shared {
+                post: Post::new(mailbox, addresses.clone()),
+                admission: admission.clone(),
+                metrics: metrics[index].clone(),
+            };
+            turns.push(Some(Turn::new(settings, driver, shared, random.fork())));
+        }
+        let peers = (0..plan.peers).map(|number| Peer::new(number, random.fork(), &plan));
+        Self {
+            peers: peers.collect(),
+            network,
+            turns,
+            metrics,
+            addresses,
+            admission,
+            by_link: BTreeMap::new(),
+            ledger: Ledger::default(),
+            reached: Reached::default(),
+            random,
+            now: 0,
+            next_id: 0,
+            ticks: 0,
+            mood: Mood::Ordinary,
+            draining: None,
+            is_healed: false,
+            plan,
+        }
+    }
+
+    /// Lives through it.
+    pub fn run(mut self) -> Outcome {
+        match self.plan.ending {
+            Ending::DrainedInTrouble(permille) => {
+                self.run_until(self.plan.life_us * u64::from(permille) / 1000);
+                self.drain();
+                self.reached.count(Situation::DrainedAmidTrouble);
+            }
+            Ending::DrainedInPeace => {
+                self.run_until(self.plan.life_us);
+                self.heal();
+                self.drain();
+                self.reached.count(Situation::DrainedInPeace);
+            }
+            Ending::Deserted => {
+                self.run_until(self.plan.life_us);
+                self.heal();
+                self.desert();
+                self.reached.count(Situation::Deserted);
+            }
+        }
+        self.ledger.close();
+        self.count_metrics();
+        let log = self.network.log();
+        Outcome {
+            digest: log.digest(),
+            events: log.events(),
+            ticks: self.ticks,
+            published: self.ledger.published() as u64,
+            delivered: self.metrics.iter().map(|metrics| metrics.deliveries.get()).sum(),
+            lived: Duration::from_micros(self.now),
+            reached: self.reached.clone(),
+        }
+    }
+
+    // ---- phases ----
+
+    /// Nothing goes wrong any more, and everybody listens: everything that is owed must come.
+    fn heal(&mut self) {
+        (self.is_healed, self.mood) = (true, Mood::Listening);
+        self.network.heal();
+        self.network.tell(None, "everything heals");
+        for turn in self.turns.iter_mut().flatten() {
+            turn.stalled_until = 0;
+            turn.at = turn.at.map(|at| at.min(self.now));
+        }
+        self.for_each_peer(|peer, scene| peer.heal(scene));
+        let until = self.now + 60 * SECOND;
+        while let Some(owed) = self.owed() {
+            assert!(self.now < until, "everything heals, and yet after a minute: {owed}");
+            self.run_until(self.now + SECOND / 2);
+        }
+        // Who vanished is found out by its silence, who dawdles by its time limit.
+        let conn = &self.plan.settings.conn;
+        let patience = conn.ping_interval * 11 / 10
+            + conn.pong_timeout
+            + conn.handshake_timeout
+            + conn.close_timeout * 2;
+        let until = self.now + patience.as_micros() as u64 + 5 * SECOND;
+        loop {
+            let well = self.peers.iter().filter(|peer| peer.is_well()).count() as u64;
+            let connections = self.connections();
+            if connections == well {
+                break;
+            }
+            assert!(
+                self.now < until,
+                "{well} peers are connected, and {connections} connections are kept"
+            );
+            self.run_until(self.now + SECOND / 2);
+        }
+        assert_eq!(self.owed(), None, "what was even stays even");
+        self.check_losses();
+    }
+
+    /// Everybody leaves; then nothing is left of anything.
+    fn desert(&mut self) {
+        self.mood = Mood::Leaving;
+        self.for_each_peer(|peer, scene| peer.heal(scene));
+        let until =
+            self.now + self.plan.settings.conn.close_timeout.as_micros() as u64 + 5 * SECOND;
+        while self.connections() > 0 {
+            assert!(
+                self.now < until,
+                "{} connections stay after all have left",
+                self.connections()
+            );
+            self.run_until(self.now + SECOND / 2);
+        }
+        self.run_until(self.now + 2 * CHANNEL_IDLE.as_micros() as u64 + SECOND);
+        for audit in self.audits() {
+            assert_eq!(audit.timers, 0, "no connection, no timer");
+            assert_eq!(audit.hub, hub::Audit::default(), "nobody there, nothing kept");
+            assert_eq!(
+                (audit.letters_waiting, audit.congested),
+                (0, false),
+                "all letters are heard"
+            );
+        }
+        for turn in self.turns.iter().flatten() {
+            let hub = turn.shard.hub();
+            assert_eq!((hub.segments_bytes(), hub.replies_bytes()), (0, 0), "all memory is back");
+        }
+        assert_eq!(self.admission.connections(), 0, "who has left does not count");
+        let sum = |of: fn(&Metrics) -> u64| -> u64 { self.metrics.iter().map(|m| of(m)).sum() };
+        let ended = sum(|metrics| metrics.ended.iter().map(|number| number.get()).sum());
+        let accepted = sum(|metrics| metrics.accepted.get());
+        assert_eq!(accepted, ended, "every accepted connection ends with exactly one reason");
+    }
+
+    /// The server leaves.
+    fn drain(&mut self) {
+        self.draining = Some(self.now);
+        self.network.tell(None, "the server drains");
+        for (address, waker) in &self.addresses {
+            address.drain();
+            waker.wake();
+        }
+        self.plan_turns();
+        let window = self.plan.settings.drain_window.as_micros() as u64;
+        let mut until = self.now + window + 2 * SECOND;
+        while self.turns.iter().any(Option::is_some) {
+            // A shard that stalls cannot end meanwhile.
+            let stalled = self.turns.iter().flatten().map(|turn| turn.stalled_until).max();
+            until = until.max(stalled.unwrap_or_default() + 2 * SECOND);
+            assert!(self.now < until, "the drain window is over, and the server is still there");
+            self.run_until(self.now + SECOND / 4);
+        }
+    }
+
+    // ---- time ----
+
+    /// Lets everything happen that happens until `until`.
+    fn run_until(&mut self, until: u64) {
+        loop {
+            let shards = self.turns.iter().flatten().filter_map(Turn::next);
+            let peers = self.peers.iter().map(Peer::next);
+            let next = shards.chain(peers).chain(self.network.next()).min();
+            match next {
+                Some(next) if next <= until => self.now = self.now.max(next),
+                _ => break,
+            }
+            self.step();
+        }
+        self.now = self.now.max(until);
+        self.network.advance(self.now);
+    }
+
+    /// Everything that is due now.
+    fn step(&mut self) {
+        self.network.advance(self.now);
+        for link in self.network.take_touched() {
+            if let Some(peer) = self.by_link.get(&link) {
+                self.peers[*peer].touched(self.now);
+            }
+        }
+        let now = self.now;
+        let first = self.random.usize(..self.peers.len());
+        for offset in 0..self.peers.len() {
+            let index = (first + offset) % self.peers.len();
+            if self.peers[index].next() <= now {
+                self.with_peer(index, Peer::step);
+            }
+        }
+        self.plan_turns();
+        for index in 0..self.turns.len() {
+            let is_due = |turn: &Turn| turn.next().is_some_and(|at| at <= now);
+            if self.turns[index].as_ref().is_some_and(is_due) {
+                self.tick(index);
+            }
+        }
+        self.plan_turns();
+    }
+
+    /// Shards that have something to do get a turn.
+    fn plan_turns(&mut self) {
+        for (index, turn) in self.turns.iter_mut().enumerate() {
+            let Some(turn) = turn.as_mut().filter(|turn| turn.at.is_none()) else { continue };
+            if self.network.has_news(index) {
+                let turn_us_max = if self.is_healed { 100 } else { self.plan.weather.turn_us_max };
+                turn.at = Some(self.now + self.random.u64(..=turn_us_max));
+            }
+        }
+    }
+
+    fn tick(&mut self, index: usize) {
+        self.ticks += 1;
+        assert!(self.ticks < TICKS_MAX, "the world turns in circles");
+        self.storm(index);
+        let Some(turn) = &mut self.turns[index] else { return };
+        if turn.stalled_until > self.now {
+            turn.at = Some(turn.stalled_until);
+            return;
+        }
+        let time = Time::from_start(Duration::from_micros(self.now));
+        let goes_on = turn.shard.tick(time, &mut Fixed(time)).expect("memory does not break");
+        let rest = turn.shard.rest(time);
+        turn.at = None;
+        turn.deadline = rest.map(|rest| (time.as_millis() + rest.as_millis() as u64) * 1_000);
+        if rest == Some(Duration::ZERO) {
+            turn.at = Some(self.now + 1 + self.random.u64(..=20));
+        }
+        let audit = turn.shard.audit();
+        for (channel, epoch, seq) in turn.shard.hub().homes() {
+            let is_anew = self.ledger.home(channel, epoch.as_str(), seq, self.now);
+            self.reached.add(Situation::NumberingAnew, u64::from(is_anew));
+        }
+        if !goes_on {
+            self.turns[index] = None;
+        }
+        self.note(&audit);
+        for peer in &mut self.peers {
+            peer.note_heard(&self.network, self.now);
+        }
+    }
+
+    /// Trouble with time and the uplink.
+    fn storm(&mut self, index: usize) {
+        if self.is_healed {
+            return;
+        }
+        let weather = self.plan.weather;
+        let random = &mut self.random;
+        let mut strikes = |ppm: u32| ppm > 0 && random.u32(..1_000_000) < ppm;
+        let (stalls, jumps, breaks) =
+            (strikes(weather.stall_ppm), strikes(weather.jump_ppm), strikes(weather.outage_ppm));
+        if stalls && let Some(turn) = &mut self.turns[index] {
+            turn.stalled_until = self.now + self.random.u64(..=weather.stall_us_max);
+            self.reached.count(Situation::ShardStalled);
+        }
+        if jumps {
+            self.now += self.random.u64(..=weather.jump_us_max);
+            self.network.tell(None, ("clock jumps to", self.now));
+            self.reached.count(Situation::ClockJumped);
+        }
+        if breaks {
+            self.network.set_outage(self.now + self.random.u64(..=weather.outage_us_max));
+            self.reached.count(Situation::UplinkDown);
+        }
+    }
+
+    // ---- people ----
+
+    fn with_peer(&mut self, index: usize, act: impl FnOnce(&mut Peer, &mut Scene<'_>)) {
+        let peer = &mut self.peers[index];
+        let before = peer.link();
+        crate::concerning(before);
+        let mut scene = Scene {
+            now: self.now,
+            network: &self.network,
+            plan: &self.plan,
+            ledger: &mut self.ledger,
+            reached: &mut self.reached,
+            next_id: &mut self.next_id,
+            mood: self.mood,
+            draining: self.draining,
+        };
+        act(peer, &mut scene);
+        let after = peer.link();
+        if before != after {
+            if let Some(before) = before {
+                self.by_link.remove(&before);
+            }
+            if let Some(after) = after {
+                self.by_link.insert(after, index);
+            }
+        }
+        crate::concerning(None);
+    }
+
+    fn for_each_peer(&mut self, act: impl Fn(&mut Peer, &mut Scene<'_>)) {
+        for index in 0..self.peers.len() {
+            self.with_peer(index, &act);
+        }
+    }
+
+    /// What somebody who means well is still owed.
+    fn owed(&self) -> Option<String> {
+        self.peers.iter().find_map(|peer| peer.owed(&self.network, &self.ledger))
+    }
+
+    // ---- books ----
+
+    fn audits(&self) -> Vec<Audit> {
+        self.turns.iter().flatten().map(|turn| turn.shard.audit()).collect()
+    }
+
+    fn connections(&self) -> u64 {
+        self.audits().iter().map(|audit| audit.connections).sum()
+    }
+
+    /// What people were told as lost is what the server counted.
+    fn check_losses(&mut self) {
+        if !self.plan.habits.everybody_stays() || self.plan.settings.conn.idle_timeout.is_some() {
+            return;
+        }
+        let ended: u64 = self
+            .metrics
+            .iter()
+            .flat_map(|metrics| metrics.ended.iter().map(|number| number.get()))
+            .sum();
+        if ended > 0 {
+            return; // Somebody was cut off, with losses that nobody could be told of.
+        }
+        let told: u64 = self.peers.iter().map(Peer::lost_so_far).sum();
+        let counted: u64 = self
+            .metrics
+            .iter()
+            .map(|m| m.dropped_oldest.get() + m.dropped_newest.get() + m.dropped_memory.get())
+            .sum();
+        assert_eq!(told, counted, "what was told as lost is what was counted as lost");
+        self.reached.add(Situation::LossesEqualCounters, u64::from(counted > 0));
+    }
+
+    /// Counts where the shard is.
+    fn note(&mut self, audit: &Audit) {
+        let hub = &audit.hub;
+        for (situation, times) in [
+            (Situation::MessageBegun, hub.message_begun),
+            (Situation::RepliesBehindMessageBegun, hub.replies_behind_message_begun),
+            (Situation::RepliesBegun, hub.replies_begun),
+            (Situation::GapMerged, hub.gap_merged),
+            (Situation::GapBehindGap, hub.gap_behind_gap),
+            (Situation::GapBehindMessage, hub.gap_behind_message),
+            (Situation::GapBeforeMessage, hub.gap_before_message),
+            (Situation::ChannelsMixed, hub.channels_mixed),
+            (Situation::Throttled, hub.throttled),
+            (Situation::HeldBack, audit.held_back),
+            (Situation::MailboxFull, u64::from(audit.congested)),
+            (Situation::DeliveriesHeld, u64::from(audit.deliveries_held)),
+            (Situation::HomeAsked, hub.attaching),
+            (Situation::WaitingForHome, hub.waiting_for_home),
+            (Situation::UnsubscribedWhileWaiting, hub.unsubscribes_waiting),
+            (Situation::HomeAttached, hub.homes_attached),
+            (Situation::HomeDeserted, hub.homes_deserted),
+            (Situation::SealedBacklog, hub.sealed_backlog),
+            (Situation::PartialReceive, audit.holding),
+        ] {
+            self.reached.add(situation, times);
+        }
+        if self.draining.is_some() && hub.sealed_backlog > 0 && audit.open > 0 {
+            self.reached.count(Situation::GoodbyeWaitedForBacklog);
+        }
+    }
+
+    /// Counts what the server's own numbers say.
+    fn count_metrics(&mut self) {
+        self.reached.add(Situation::SentTwiceInTick, self.network.sent_again());
+        self.reached.add(Situation::AdoptRefused, self.network.adopts_refused());
+        for metrics in &self.metrics {
+            for reason in EndReason::ALL {
+                self.reached.ended(reason, metrics.ended[reason as usize].get());
+            }
+            for (name, refused) in Refusal::NAMES.iter().zip(&metrics.refused) {
+                self.reached.refused(name, refused.get());
+            }
+            self.reached.add(Situation::DroppedOldest, metrics.dropped_oldest.get());
+            self.reached.add(Situation::DroppedNewest, metrics.dropped_newest.get());
+            self.reached.add(Situation::HandedOver, metrics.handed_over.get());
+            self.reached.add(Situation::AcceptFailed, metrics.accept_failures.get());
+        }
+    }
+}
+
+impl Turn {
+    fn new(settings: Settings, driver: Sim, shared: Shared, random: fastrand::Rng) -> Self {
+        let mut shard = Shard::new(settings, driver, shared, random);
+        let listener = std::fs::File::open("/dev/null").expect("it is always there");
+        shard.listen(listener.into()).expect("a simulated listener");
+        Self { shard, at: None, deadline: None, stalled_until: 0 }
+    }
+
+    fn next(&self) -> Option<u64> {
+        let next = self.at.into_iter().chain(self.deadline).min()?;
+        Some(next.max(self.stalled_until))
+    }
+}
