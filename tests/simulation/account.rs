@@ -27,6 +27,8 @@ struct Following {
     last: u64,
     /// Whether the last thing heard was a gap.
     after_gap: bool,
+    /// Whether that was for want of memory.
+    was_memory: bool,
 }
 
 /// What a peer knows.
@@ -97,6 +99,17 @@ impl Account {
         }
     }
 
+    /// The last thing heard of a channel is its newest message, not that it was lost, unless
+    /// memory was wanting.
+    pub fn check_newest(&self) {
+        for (channel, following) in &self.following {
+            assert!(
+                !following.after_gap || following.was_memory,
+                "{channel}: the oldest give way, and the newest message was lost"
+            );
+        }
+    }
+
     /// A pong has come.
     pub fn pong(&mut self, payload: &[u8], reached: &mut Reached) {
         let (expected, ..) = self.pings.pop_front().expect("a pong answers a ping");
@@ -135,6 +148,7 @@ impl Account {
                     epoch: string("epoch").into(),
                     last: number("seq"),
                     after_gap: false,
+                    was_memory: false,
                 };
                 let before = self.following.insert(channel.to_owned(), following);
                 assert!(before.is_none(), "nobody is subscribed twice: {text}");
@@ -235,6 +249,7 @@ impl Account {
             "memory" => Situation::GapForMemory,
             other => panic!("a gap because of {other}"),
         });
+        following.was_memory = reason == "memory";
         if std::mem::replace(&mut following.after_gap, true) {
             reached.count(Situation::GapAfterGap);
         }

@@ -113,6 +113,11 @@ impl Peer {
         self.life.as_ref().map(|life| life.link)
     }
 
+    /// It does nothing for a while.
+    pub fn rest(&mut self, until: u64) {
+        self.act_at += until;
+    }
+
     /// Something has arrived for it.
     pub fn touched(&mut self, now: u64) {
         let at = now + self.random.u64(..500);
@@ -130,6 +135,7 @@ impl Peer {
     pub fn owed(&self, network: &Network, ledger: &Ledger) -> Option<String> {
         let life = self.life.as_ref()?;
         let what = match life.stage {
+            _ if life.insulted.is_some() => Some("the answer to its insult".to_owned()),
             Stage::Open if !life.outgoing.is_empty() => Some("to be heard".to_owned()),
             Stage::Open => life.account.owed(ledger),
             Stage::Shaking => Some("the answer to its handshake".to_owned()),
@@ -145,12 +151,23 @@ impl Peer {
         self.life.as_ref().is_some_and(|life| life.stage == Stage::Open && life.is_well())
     }
 
+    /// Where the oldest give way, the newest message has come.
+    pub fn check_newest(&self) {
+        if let Some(life) = self.life.as_ref().filter(|_| self.is_well()) {
+            life.account.check_newest();
+        }
+    }
+
     /// Everything heals: it reads, says things whole, and lets go of what is beyond repair.
     pub fn heal(&mut self, scene: &mut Scene<'_>) {
         self.act_at = scene.now + self.random.u64(..100_000);
         self.look_at = Some(scene.now + 1);
         let Some(life) = &mut self.life else { return };
         (life.reading, life.dribble) = (Reading::Eager, 0);
+        let is_insulting = life.insulted.is_some() && !life.lied && life.stage == Stage::Open;
+        if is_insulting {
+            return; // The server has to answer that.
+        }
         if !life.is_well() || life.stage == Stage::Plain {
             scene.network.reset(life.link);
             self.end(scene);

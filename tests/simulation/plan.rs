@@ -40,6 +40,8 @@ pub struct Plan {
     pub channels: Vec<String>,
     /// Microseconds of ordinary life before everything heals.
     pub life_us: u64,
+    /// Microseconds in the middle of it in which nobody does anything: channels are forgotten.
+    pub lull_us: u64,
     /// How it ends.
     pub ending: Ending,
 }
@@ -189,6 +191,7 @@ impl Plan {
             habits,
             channels,
             life_us: draw.scale(2_000_000, 120_000_000).min(life_us_max),
+            lull_us: if draw.one_in(4) { draw.0.u64(61_000_000..200_000_000) } else { 0 },
             ending: match draw.0.u32(..6) {
                 0 => Ending::DrainedInTrouble(draw.0.u16(100..1000)),
                 1 => Ending::DrainedInPeace,

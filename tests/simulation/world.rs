@@ -8,7 +8,7 @@ use ringcast::conn::EndReason;
 use ringcast::hub;
 use ringcast::io::Driver;
 use ringcast::io::sim::{LinkId, Network, Sim};
-use ringcast::limits::CHANNEL_IDLE;
+use ringcast::limits::{CHANNEL_IDLE, REPLIES_BYTES_MAX};
 use ringcast::proto::http::Refusal;
 use ringcast::shard::{Address, Admission, Audit, Metrics, Post, Settings, Shard, Shared, mailbox};
 use ringcast::time::{Clock, Time};
@@ -22,6 +22,10 @@ const SECOND: u64 = 1_000_000;
 
 /// Ticks of one world at most: beyond it something turns in circles.
 const TICKS_MAX: u64 = 3_000_000;
+
+/// Replies that wait for one client at most: those that stop the reading, and what the requests
+/// cause that had been read by then.
+const REPLIES_BYTES_BOUND: u64 = (REPLIES_BYTES_MAX + 80 * 1024) as u64;
 
 /// What became of a world.
 #[derive(Debug, Clone, Default)]
@@ -145,7 +149,11 @@ impl World {
                 self.reached.count(Situation::DrainedInPeace);
             }
             Ending::Deserted => {
-                self.run_until(self.plan.life_us);
+                self.run_until(self.plan.life_us / 2);
+                for peer in &mut self.peers {
+                    peer.rest(self.plan.lull_us);
+                }
+                self.run_until(self.plan.life_us + self.plan.lull_us);
                 self.heal();
                 self.desert();
                 self.reached.count(Situation::Deserted);
@@ -202,6 +210,12 @@ impl World {
             self.run_until(self.now + SECOND / 2);
         }
         assert_eq!(self.owed(), None, "what was even stays even");
+        // With several, the oldest of all of them give way.
+        if self.plan.channels.len() == 1 && self.plan.channels[0].starts_with("old") {
+            for peer in &self.peers {
+                peer.check_newest();
+            }
+        }
         self.check_losses();
     }
 
@@ -333,6 +347,11 @@ impl World {
             turn.at = Some(self.now + 1 + self.random.u64(..=20));
         }
         let audit = turn.shard.audit();
+        assert!(
+            audit.hub.replies_bytes_most <= REPLIES_BYTES_BOUND,
+            "{} bytes of replies wait for one client",
+            audit.hub.replies_bytes_most
+        );
         for (channel, epoch, seq) in turn.shard.hub().homes() {
             let is_anew = self.ledger.home(channel, epoch.as_str(), seq, self.now);
             self.reached.add(Situation::NumberingAnew, u64::from(is_anew));
