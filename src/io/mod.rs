@@ -89,6 +89,12 @@ pub struct Buffer {
 }
 
 impl Buffer {
+    /// The first `bytes` of the driver's receive buffer `index`.
+    #[must_use]
+    pub const fn new(index: u32, bytes: u32) -> Self {
+        Self { index, bytes }
+    }
+
     /// How many bytes arrived.
     #[must_use]
     pub const fn bytes(self) -> usize {
