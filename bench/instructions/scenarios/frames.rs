@@ -18,6 +18,7 @@ pub(super) const ALL: Scenarios = &[
     ("ws: decode masked texts of 128 B", "message", |meter| decode(meter, 128)),
     ("ws: decode masked texts of 4 KiB", "message", |meter| decode(meter, 4096)),
     ("simd: unmask 64 B", "call", |meter| unmask(meter, simd::xor_mask, 64)),
+    ("simd: unmask 61 B", "call", |meter| unmask(meter, simd::xor_mask, 61)),
     ("simd: unmask 1 KiB", "call", |meter| unmask(meter, simd::xor_mask, 1024)),
     ("simd: unmask 64 KiB", "call", |meter| unmask(meter, simd::xor_mask, 65_536)),
     ("simd: unmask 64 B, portable", "call", |meter| unmask(meter, simd::portable::xor_mask, 64)),
