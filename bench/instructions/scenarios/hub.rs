@@ -42,6 +42,7 @@ struct Room {
     hub: Hub,
     publisher: ClientId,
     batch: Vec<ClientId>,
+    totals: Vec<usize>,
 }
 
 impl Room {
@@ -50,7 +51,7 @@ impl Room {
         for client in 0..=clients {
             hub.open(Key::new(client, 0));
         }
-        Self { hub, publisher: Key::new(clients, 0), batch: Vec::new() }
+        Self { hub, publisher: Key::new(clients, 0), batch: Vec::new(), totals: Vec::new() }
     }
 
     fn with_subscribers(clients: u32) -> Self {
@@ -79,12 +80,15 @@ impl Room {
     fn flush(&mut self) {
         while self.hub.has_dirty() {
             self.hub.take_dirty(&mut self.batch, SENDS_PER_SUBMISSION_MAX);
-            for client in self.batch.drain(..) {
-                let mut slices = Vec::with_capacity(2);
-                self.hub.gather(client, &mut slices, SLICES_PER_SEND_MAX);
-                let bytes = slices.iter().map(|slice| slice.len()).sum();
-                black_box(&slices);
-                drop(slices);
+            let mut slices = Vec::with_capacity(2 * self.batch.len());
+            for client in &self.batch {
+                let first = slices.len();
+                self.hub.gather(*client, &mut slices, SLICES_PER_SEND_MAX);
+                self.totals.push(slices[first..].iter().map(|slice| slice.len()).sum());
+            }
+            black_box(&slices);
+            drop(slices);
+            for (client, bytes) in self.batch.drain(..).zip(self.totals.drain(..)) {
                 black_box(self.hub.sent(client, bytes));
             }
         }
