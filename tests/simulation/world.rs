@@ -79,6 +79,8 @@ pub struct World {
     mood: Mood,
     draining: Option<u64>,
     is_healed: bool,
+    /// Where the clock jumped last.
+    jumped_to: u64,
 }
 
 impl World {
@@ -130,6 +132,7 @@ impl World {
             mood: Mood::Ordinary,
             draining: None,
             is_healed: false,
+            jumped_to: 0,
             plan,
         }
     }
@@ -185,11 +188,7 @@ impl World {
             turn.at = turn.at.map(|at| at.min(self.now));
         }
         self.for_each_peer(|peer, scene| peer.heal(scene));
-        let until = self.now + 60 * SECOND;
-        while let Some(owed) = self.owed() {
-            assert!(self.now < until, "everything heals, and yet after a minute: {owed}");
-            self.run_until(self.now + SECOND / 2);
-        }
+        self.get_even();
         // Who vanished is found out by its silence, who dawdles by its time limit.
         let conn = &self.plan.settings.conn;
         let patience = conn.ping_interval * 11 / 10
@@ -209,7 +208,7 @@ impl World {
             );
             self.run_until(self.now + SECOND / 2);
         }
-        assert_eq!(self.owed(), None, "what was even stays even");
+        self.get_even();
         // With several, the oldest of all of them give way.
         if self.plan.channels.len() == 1 && self.plan.channels[0].starts_with("old") {
             for peer in &self.peers {
@@ -217,6 +216,15 @@ impl World {
             }
         }
         self.check_losses();
+    }
+
+    /// Nobody who means well is owed anything.
+    fn get_even(&mut self) {
+        let until = self.now + 60 * SECOND;
+        while let Some(owed) = self.owed() {
+            assert!(self.now < until, "everything heals, and yet after a minute: {owed}");
+            self.run_until(self.now + SECOND / 2);
+        }
     }
 
     /// Everybody leaves; then nothing is left of anything.
@@ -266,9 +274,10 @@ impl World {
         let window = self.plan.settings.drain_window.as_micros() as u64;
         let mut until = self.now + window + 2 * SECOND;
         while self.turns.iter().any(Option::is_some) {
-            // A shard that stalls cannot end meanwhile.
+            // A shard that stalls, or is passed over by the clock, may hear of it only then.
             let stalled = self.turns.iter().flatten().map(|turn| turn.stalled_until).max();
-            until = until.max(stalled.unwrap_or_default() + 2 * SECOND);
+            let lost = stalled.unwrap_or_default().max(self.jumped_to);
+            until = until.max(lost + window + 2 * SECOND);
             assert!(self.now < until, "the drain window is over, and the server is still there");
             self.run_until(self.now + SECOND / 4);
         }
@@ -381,6 +390,7 @@ impl World {
         }
         if jumps {
             self.now += self.random.u64(..=weather.jump_us_max);
+            self.jumped_to = self.now;
             self.network.tell(None, ("clock jumps to", self.now));
             self.reached.count(Situation::ClockJumped);
         }
