@@ -46,12 +46,22 @@ class Client:
         self.wire.__exit__(*what)
 
     async def open(self):
-        await self.wire.open()
-        # It may have come together with the handshake.
-        await self.take_frames()
-        async with asyncio.timeout(self.answer_seconds_max):
-            while self.welcome is None:
-                await self.read()
+        try:
+            async with asyncio.timeout(self.answer_seconds_max):
+                await self.wire.open()
+                # The welcome may have come together with the handshake.
+                await self.take_frames()
+                while self.welcome is None:
+                    await self.read()
+        except TimeoutError:
+            self.not_heard_of("no welcome")
+
+    def not_heard_of(self, what):
+        """Nothing came in time. Over the thin link that may be: a reset is sent once, and whoever
+        only waits never learns that it was lost."""
+        if self.wire.peer == THIN:
+            raise Gone()
+        raise Broken(f"{what} in {self.answer_seconds_max} s: {self}")
 
     def request(self, kind, channel=None, mark=None, pad=""):
         """A request as a frame; its answer is waited for from now on."""
@@ -187,6 +197,9 @@ async def subscriber(world, rng, habits):
             elif world.audited and not client.asked and client.has_caught_up():
                 world.reached(f"{habits.name}: caught up at the end")
                 break
+            elif not client.asked:
+                # Whoever only waits does not learn that the connection is gone.
+                await client.ask("ping")
         await leave(world, rng, client)
 
 
@@ -241,7 +254,7 @@ async def leave(world, rng, client):
                 raise Broken(f"our 1000 was answered with {gone}") from None
             world.reached("good-byes answered", gone.code == 1000)
         except TimeoutError:
-            raise Broken("our close frame was not answered") from None
+            client.not_heard_of("our close frame was not answered")
     elif way < 0.75:
         client.wire.vanish_with_reset()
 
