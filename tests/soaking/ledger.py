@@ -19,11 +19,17 @@ class Ledger:
         self.marks = {}  # channel -> {seq: mark of the message}
         self.order = {}  # channel -> the seqs in the order they were learnt
         self.last = {}  # channel -> the highest seq that was acknowledged
+        self.may_begin_anew = set()  # channels that nobody may have wanted for a minute
         self.counts = Counter()
 
     def subscribed(self, channel, epoch, seq):
         """Begins a subscription."""
         known = self.epochs.setdefault(channel, epoch)
+        if known != epoch and channel in self.may_begin_anew:
+            self.may_begin_anew.remove(channel)
+            self.counts["of earlier epochs"] += self.last.get(channel, 0)
+            self.forget(channel)
+            known = self.epochs[channel] = epoch
         if known != epoch:
             raise Broken(f"{channel} was numbered in {known} and is now in {epoch}")
         return Continuity(self, channel, seq)

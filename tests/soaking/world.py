@@ -220,6 +220,7 @@ class World:
         for task in late:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.ledger.may_begin_anew = set(CHANNELS)
 
     async def audit(self):
         """Asks for the last number of each channel."""
