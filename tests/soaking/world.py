@@ -153,15 +153,13 @@ class World:
             await asyncio.sleep(rng.uniform(0, 2))
             yield process
         finally:
-            if process.returncode is None:
-                process.kill()
+            await kill(process)
 
     async def killed(self, rng):
         """A process is killed, and the kernel says good-bye for it."""
         while True:
             async with self.crowd(rng, self.links.clients, SERVER) as process:
-                process.kill()
-                await process.wait()
+                await kill(process)
             self.reached("processes killed")
             await asyncio.sleep(rng.uniform(0, 4))
 
@@ -173,8 +171,7 @@ class World:
                 await self.links.add_lost()
                 async with self.crowd(rng, self.links.lost, LOST) as process:
                     await self.links.cut_lost()
-                    process.kill()
-                    await process.wait()
+                    await kill(process)
                 self.reached("networks taken away")
                 await asyncio.sleep(rng.uniform(0, 5))
             finally:
@@ -235,6 +232,13 @@ class World:
                 if subscription.seq < acked:
                     self.fail(f"{channel}: {acked} was acknowledged, but {subscription.seq} is the last")
                 self.ledger.last[channel] = subscription.seq
+
+
+async def kill(process):
+    """It may just have ended by itself, when everybody in it was turned away."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
 
 
 async def settled(world, wanted, seconds):
