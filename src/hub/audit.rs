@@ -117,6 +117,7 @@ impl Hub {
                 ),
             }
         }
+        assert!(self.letters.is_empty(), "a letter was written and nobody posts it");
         assert_eq!(homes, self.counts.channels_home, "homes are counted");
         assert_eq!(idle, self.topics.idle.len(), "deserted homes are listed once");
         let subscribed = self.clients.audit(&self.topics, &waiting, &mut segments, &mut audit);

@@ -28,6 +28,8 @@ impl<D: Driver> Shard<D> {
         self.close_overflowed(now);
         self.flush(now);
         self.relieve(now);
+        // Who was cut off just now has let go of channels, and their homes are told before the rest.
+        self.post_letters();
     }
 
     /// Sends what waits for everybody who can be sent to.

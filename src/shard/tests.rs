@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::*;
 use crate::conn::{self, EndReason};
-use crate::hub::{Capacity, Delivery, Letter, Overflow, Request, Rules};
+use crate::hub::{self, Capacity, Delivery, Letter, Overflow, Request, Rules};
 use crate::io::epoll::Epoll;
 use crate::io::{Buffer, Description, Send, SocketId, Waker};
 use crate::limits::{
@@ -30,6 +30,8 @@ struct Socket {
     paused: bool,
     shut: bool,
     closed: bool,
+    /// The next send finds the connection broken.
+    broken: bool,
 }
 
 #[derive(Debug)]
@@ -81,6 +83,10 @@ impl Driver for Paper {
             let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
             let socket = self.sockets.get_mut(socket).expect("a socket that is open");
             assert!(!socket.closed && !socket.shut);
+            if socket.broken {
+                outcomes.push(Sent::Failed(io::ErrorKind::ConnectionReset.into()));
+                continue;
+            }
             let taken = bytes.len().min(socket.room);
             socket.room -= taken;
             socket.sent.extend_from_slice(&bytes[..taken]);
@@ -451,4 +457,30 @@ fn a_passed_on_peer_without_room_ends_with_a_reason() {
     one.tick();
     assert_eq!(one.shard.metrics.ended[EndReason::ServerFull as usize].get(), 1);
     assert_eq!(one.shard.conns.len(), 1, "the one that was there before");
+}
+
+/// What was seen: a channel whose last subscriber broke off while it was sent to stayed attached at
+/// its home, until something else happened on the subscriber's shard. Why: letters were posted
+/// before the sends of a tick, and the rest began after them.
+#[test]
+fn a_subscriber_that_breaks_off_while_it_is_sent_to_is_told_to_its_channels_home_at_once() {
+    let mut one = One::with(1 << 20, 2);
+    let home = hub::Settings { shard: 1, ..one.shard.settings.hub.clone() };
+    let mut home = Hub::new(home, fastrand::Rng::with_seed(2));
+    let asked = (0..).find_map(|number| {
+        one.text(&format!(r#"{{"type":"subscribe","channel":"c{number}"}}"#));
+        one.neighbour.next_letter()
+    });
+    home.hear(asked.expect("one of them"), one.now);
+    let mut letters = Vec::new();
+    home.take_letters(&mut letters);
+    for (shard, letter) in letters {
+        one.neighbour.send(shard, letter);
+    }
+    one.tick();
+    one.socket().broken = true;
+    one.send(&frame(Opcode::Ping, b""));
+    assert!(one.socket().closed);
+    let told = one.neighbour.next_letter();
+    assert!(matches!(told, Some(Letter::Request(Request::Detach { .. }))), "{told:?}");
 }
