@@ -84,7 +84,8 @@ pub enum Afterwards {
 pub enum Expired {
     /// Nothing yet; look again at this time.
     Later(Time),
-    /// The client has been silent; a ping has been appended to the replies.
+    /// The client has been silent; a ping has been appended to the replies. Look again at this
+    /// time.
     Pinged(Time),
     /// The client's life ends, for this reason; last words have been appended to the replies.
     Ending(EndReason),
@@ -173,7 +174,8 @@ impl Conn {
             Due::Ping => {
                 write_frame(replies, Opcode::Ping, b"");
                 self.keepalive.pinged(now);
-                Expired::Pinged(now + settings.pong_timeout)
+                // The pong is not all that may be due next.
+                Expired::Pinged(self.deadline(now, settings))
             }
             // Nobody there to say good-bye to.
             Due::PongTimeout => Expired::Close(Some(EndReason::PongTimeout)),

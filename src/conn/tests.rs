@@ -499,6 +499,21 @@ fn a_client_without_messages_is_closed_after_the_idle_timeout() {
     assert_eq!(peer.expire(at(63)), Expired::Close(None));
 }
 
+/// Fuzzing saw an idle client that was closed late, by as much as `pong_timeout`: after a ping the
+/// connection asked to be looked at when the pong would be overdue, though `idle_timeout` came
+/// first. It now asks for whichever comes first.
+#[test]
+fn a_ping_does_not_put_off_the_idle_timeout() {
+    let mut peer = Peer::open("/ws");
+    peer.settings.idle_timeout = Some(Duration::from_secs(30));
+    let pinged = peer.conn.deadline(at(0), &peer.settings);
+    assert_eq!(peer.expire(pinged), Expired::Pinged(at(30)));
+    assert_eq!(peer.conn.deadline(pinged, &peer.settings), at(30));
+    peer.replies.clear();
+    assert_eq!(peer.expire(at(30)), Expired::Ending(EndReason::IdleTimeout));
+    assert_eq!(peer.close_code(), 1000);
+}
+
 #[test]
 fn an_abandoned_message_is_freed_at_once_and_the_peer_may_still_read_why() {
     let mut peer = Peer::open("/ws");
