@@ -3,7 +3,7 @@
 //! Later layers win over earlier ones: defaults, then file, then environment, then flags. A
 //! value that loses is still read: what is wrong in a file is wrong, whatever today's flags say.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::keys::{CHANNEL_KEYS, CHANNEL_TABLE, KEYS};
 use super::plan::MemoryPlan;
@@ -24,11 +24,16 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}", self.place)?;
-        if !self.key.is_empty() && !self.place.names_key() {
-            write!(out, "{}: ", self.key)?;
+        let key = if self.place.names_key() { "" } else { self.key.as_str() };
+        let colon = if key.is_empty() { "" } else { ": " };
+        // Names are told as they were written, and TOML and the environment let anything be one.
+        for character in format!("{}{key}{colon}{}", self.place, self.text).chars() {
+            match character.is_control() {
+                true => write!(out, "{}", character.escape_default())?,
+                false => out.write_char(character)?,
+            }
         }
-        out.write_str(&self.text)
+        Ok(())
     }
 }
 
@@ -200,6 +205,20 @@ mod tests {
         let key = KEYS.iter().find(|key| key.name == name).expect("a key");
         layer.flag(key, value.into());
         layer
+    }
+
+    /// Fuzzing saw a complaint that spanned two lines, and could have held a terminal's escape
+    /// sequence: TOML and the environment let a name have any character, and it was told raw.
+    #[test]
+    fn a_problem_is_one_line_whatever_the_name_is() {
+        let told = proven("\"a\\n\\u001b[2J\" = 1").unwrap_err();
+        assert_eq!(told, "ringcast.toml:1: a\\n\\u{1b}[2J: unknown key");
+        let layers = vec![variables(&[("RINGCAST_A\nB", "1")])];
+        let told = prove(Config::default(), layers).unwrap_err().to_string();
+        assert!(told.starts_with("RINGCAST_A\\nB: unknown variable"), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+        let told = proven("limits.message_bytes_max = \"64\\nMB\"").unwrap_err();
+        assert_eq!(told.lines().count(), 1, "{told}");
     }
 
     #[test]
