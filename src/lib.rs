@@ -31,6 +31,8 @@
 //!
 //! `proto::ws::decoder`, `conn`, `hub::outbox`, `hub`, `io` (the contract), `shard`.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod limits;
 pub mod mem;
 pub mod metrics;

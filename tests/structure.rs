@@ -10,9 +10,10 @@ use std::path::Path;
 /// What each top-level module may import: arrows point downward only. `main` and `lib` are the
 /// roof and may import everything.
 const IMPORTS: &[(&str, &[&[&str]])] = &[
+    ("fuzz", &[]),
     ("limits", &[]),
     ("mem", &[&["limits"]]),
-    ("simd", &[&["limits"]]),
+    ("simd", &[&["limits", "fuzz"]]),
     ("time", &[&["limits", "mem"]]),
     ("metrics", &[&["limits"]]),
     ("proto", &[GROUND]),
@@ -28,7 +29,7 @@ const IMPORTS: &[(&str, &[&[&str]])] = &[
     ("cli", &[GROUND, &["proto", "io", "config", "shard", "admin", "control", "web"]]),
 ];
 
-const GROUND: &[&str] = &["limits", "mem", "simd", "time", "metrics"];
+const GROUND: &[&str] = &["fuzz", "limits", "mem", "simd", "time", "metrics"];
 
 /// Where `unsafe` may stand (a file, or a folder with its slash).
 const UNSAFE: &[&str] = &["src/io/", "src/simd/x86_64.rs", "src/simd/aarch64.rs"];
@@ -79,6 +80,9 @@ fn breaches(path: &str, source: &str) -> Vec<Breach> {
         for (at, target) in imports(&production, &module) {
             if target != top && !allowed.iter().any(|group| group.contains(&target.as_str())) {
                 report(&production, at, format!("`{top}` imports `{target}`"));
+            }
+            if target == "fuzz" && top != "fuzz" && !path.ends_with("/fuzz.rs") {
+                report(&production, at, "`fuzz` outside of the fuzz bodies".to_owned());
             }
         }
     } else if !matches!(top, "main" | "lib") {
@@ -396,6 +400,15 @@ fn a_downward_import_and_one_of_the_same_module_are_fine() {
     let source = "use crate::{limits, mem::Key};\nuse crate::proto::ws;\nuse crate::hub::topic;\nuse super::topic;";
     assert_eq!(found("src/hub/outbox.rs", source), []);
     assert_eq!(found("src/main.rs", "use ringcast::cli;"), []);
+}
+
+#[test]
+fn the_help_for_fuzz_bodies_is_for_fuzz_bodies_only() {
+    let source = "use crate::fuzz::Choices;";
+    assert_eq!(found("src/proto/json/fuzz.rs", source), []);
+    assert_eq!(found("src/proto/json.rs", source).len(), 1);
+    assert_eq!(found("src/shard/receive.rs", source).len(), 1);
+    assert_eq!(found("src/time/fuzz.rs", source), [(1, "`time` imports `fuzz`".to_owned())]);
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! names), `raw` (how people write them), `value` (how a value is read), `prove` (from one to the
 //! other, all problems together), `plan` (the memory they cost).
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod keys;
 pub mod plan;
 mod prove;

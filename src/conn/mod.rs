@@ -16,6 +16,8 @@ mod keepalive;
 mod receive;
 mod settings;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;
 

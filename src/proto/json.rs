@@ -426,5 +426,7 @@ pub fn write_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(Decimal::new(number).as_bytes());
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

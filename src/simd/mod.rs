@@ -5,6 +5,9 @@
 
 pub mod portable;
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 #[cfg(target_arch = "x86_64")]

@@ -370,5 +370,7 @@ fn is_id(raw: &[u8]) -> bool {
     matches!(raw.first(), Some(b'"' | b'-' | b'0'..=b'9')) && raw.len() <= REQUEST_ID_BYTES_MAX
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod tests;

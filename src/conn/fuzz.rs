@@ -1,0 +1,431 @@
+//! One connection's whole life under a schedule that the input writes: bytes in pieces, time,
+//! the peer's end, our own good-byes, replies that leave late.
+
+use std::time::Duration;
+
+use super::{Afterwards, Conn, EndReason, Event, Expired, Page, Settings};
+use crate::fuzz::{Choices, pieces};
+use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
+use crate::proto::http::Refusal;
+use crate::proto::ws::frame::{FrameHeader, Opcode, Role, write_masked};
+use crate::proto::ws::{self, Decoder, close};
+use crate::time::Time;
+
+/// Memory of a decoder beside its message: its own state, and a control frame that grows.
+const DECODER_BYTES_MAX: usize = 512;
+
+/// Lives a life as the input says, then lets time pass until it is over.
+///
+/// # Panics
+/// When the same bytes in other pieces make another life; when a life ends twice, not at all, or
+/// says something after its end; when a deadline is not kept; when more is held than the bounds
+/// allow; or when what was said is not one response, or frames that end with the good-bye.
+pub fn connection(data: &[u8]) {
+    let mut choices = Choices::new(data);
+    let settings = settings(&mut choices);
+    let seed = choices.byte();
+    let mut life = Life::new(settings.clone(), seed);
+    // Its twin gets the same bytes, one by one.
+    let mut twin = Life::new(settings, seed);
+    while !choices.is_empty() && !life.is_over {
+        let step = Step::next(&mut choices);
+        life.step(&step, choices.lengths());
+        twin.step(&step, &[1]);
+        assert_eq!(life.seen, twin.seen, "after {step:?}");
+        assert_eq!(life.said.len(), twin.said.len(), "after {step:?}");
+        // How long it lingers afterwards depends on how much comes at once.
+        if life.ended.is_none() {
+            assert_eq!(life.deadline(), twin.deadline(), "after {step:?}");
+            assert_eq!(life.conn.is_open(), twin.conn.is_open(), "after {step:?}");
+        } else if twin.is_over {
+            break;
+        }
+    }
+    life.let_time_pass();
+    twin.let_time_pass();
+    assert_eq!((&life.seen, &life.said), (&twin.seen, &twin.said));
+    life.check_said();
+}
+
+fn settings(choices: &mut Choices<'_>) -> Settings {
+    let bits = choices.byte();
+    Settings {
+        message_bytes_max: choices.one_of(&[200, 1_000, 4_000]),
+        handshake_timeout: Duration::from_secs(5),
+        ping_interval: Duration::from_secs(choices.one_of(&[1, 25])),
+        pong_timeout: Duration::from_secs(1),
+        idle_timeout: choices.one_of(&[None, Some(60), Some(1)]).map(Duration::from_secs),
+        close_timeout: Duration::from_secs(choices.one_of(&[3, 0])),
+        echo: bits & 1 == 0,
+        pages: vec![Page { path: "/", content_type: "text/html; charset=utf-8", body: b"<p>hi" }],
+    }
+}
+
+/// One step of a schedule.
+#[derive(Debug)]
+enum Step {
+    /// These bytes arrive.
+    Bytes(Vec<u8>),
+    /// So much time passes, and then what is due is done.
+    Time(Duration),
+    /// The time is looked at, early perhaps.
+    Look,
+    /// The peer sends a FIN.
+    EndOfStream,
+    /// All that was said has left.
+    Flushed,
+    /// The server says good-bye.
+    Close,
+    /// Memory is short: what is incomplete is given up.
+    Abandon,
+    /// There is no room.
+    TurnAway,
+}
+
+impl Step {
+    fn next(choices: &mut Choices<'_>) -> Self {
+        let raw = |choices: &mut Choices<'_>| {
+            let count = usize::from(choices.byte());
+            choices.bytes(count).to_vec()
+        };
+        let request = |path: &str| {
+            let mut out = Vec::new();
+            let key = "dGhlIHNhbXBsZSBub25jZQ==";
+            ws::handshake::write_request(&mut out, "example.org", path, key, None);
+            Self::Bytes(out)
+        };
+        match choices.byte() % 16 {
+            0 | 1 => Self::Bytes(raw(choices)),
+            2 => request("/ws"),
+            3 => request("/echo"),
+            4 => Self::Bytes(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec()),
+            5..=7 => {
+                // A frame with any first byte, sound otherwise.
+                let first = choices.byte();
+                let key = [choices.byte(), 0, 7, 0xff];
+                let payload = raw(choices).repeat(1 + usize::from(choices.byte() % 16));
+                let mut out = Vec::new();
+                write_masked(&mut out, Opcode::Text, &payload, key);
+                out[0] = first;
+                Self::Bytes(out)
+            }
+            8 => {
+                let mut out = Vec::new();
+                let payload = [&choices.word().to_be_bytes(), raw(choices).as_slice()].concat();
+                let payload = &payload[..payload.len().min(CONTROL_PAYLOAD_BYTES_MAX)];
+                write_masked(&mut out, Opcode::Close, payload, [1, 2, 3, 4]);
+                Self::Bytes(out)
+            }
+            9 | 10 => Self::Time(Duration::from_millis(u64::from(choices.word()))),
+            11 => Self::Look,
+            12 => Self::EndOfStream,
+            13 => Self::Flushed,
+            14 => Self::Close,
+            _ => match choices.byte() % 2 {
+                0 => Self::Abandon,
+                _ => Self::TurnAway,
+            },
+        }
+    }
+}
+
+/// What a connection told its server.
+#[derive(Debug, PartialEq, Eq)]
+enum Seen {
+    Opened { hub: bool },
+    Text(Vec<u8>),
+    Handled,
+    Ended(EndReason),
+    Refused(Refusal),
+}
+
+/// A connection with its world: what it was fed, what it told, what it said.
+struct Life {
+    conn: Conn,
+    settings: Settings,
+    now: Time,
+    fed_bytes: usize,
+    seen: Vec<Seen>,
+    /// Everything it said to the peer.
+    said: Vec<u8>,
+    /// Bytes of it when its client's life ended.
+    ended: Option<usize>,
+    is_hub: Option<bool>,
+    is_shut: bool,
+    /// The socket is closed.
+    is_over: bool,
+}
+
+impl Life {
+    fn new(settings: Settings, seed: u8) -> Self {
+        let mut random = fastrand::Rng::with_seed(u64::from(seed));
+        Self {
+            conn: Conn::accepted(Time::START, &mut random),
+            settings,
+            now: Time::START,
+            fed_bytes: 0,
+            seen: Vec::new(),
+            said: Vec::new(),
+            ended: None,
+            is_hub: None,
+            is_shut: false,
+            is_over: false,
+        }
+    }
+
+    fn deadline(&self) -> Time {
+        self.conn.deadline(self.now, &self.settings)
+    }
+
+    fn step(&mut self, step: &Step, lengths: &[u8]) {
+        if self.is_over {
+            return;
+        }
+        match step {
+            Step::Bytes(bytes) => {
+                for piece in pieces(bytes, lengths) {
+                    self.receive(piece);
+                }
+            }
+            Step::Time(duration) => {
+                self.now = self.now + *duration;
+                if self.deadline() <= self.now {
+                    self.look();
+                }
+            }
+            Step::Look => self.look(),
+            Step::EndOfStream => {
+                if let Some(reason) = self.conn.end_of_stream(self.now, &self.settings) {
+                    self.end(Seen::Ended(reason));
+                }
+            }
+            Step::Flushed => self.flushed(),
+            Step::Close => {
+                let Self { conn, said, settings, now, .. } = self;
+                if conn.close(*now, close::GOING_AWAY, "bye", said, settings) {
+                    self.end(Seen::Ended(EndReason::Drained));
+                }
+            }
+            // The shard abandons only what is closing already.
+            Step::Abandon if self.conn.is_closing() => {
+                self.conn.abandon(self.now, &self.settings);
+                self.is_shut = false;
+                assert_eq!(self.conn.held_bytes(), 0);
+            }
+            // And turns away only who is not a client yet.
+            Step::TurnAway if !self.conn.is_closing() && self.is_hub.is_none() => {
+                let refusal = Refusal::Unavailable { retry_after_s: 5 };
+                self.conn.turn_away(self.now, refusal, &mut self.said, &self.settings);
+                self.end(Seen::Ended(EndReason::ServerFull));
+            }
+            Step::Abandon | Step::TurnAway => {}
+        }
+        self.check();
+    }
+
+    fn receive(&mut self, piece: &[u8]) {
+        let mut piece = piece.to_vec();
+        self.fed_bytes += piece.len();
+        let mut input = piece.as_mut_slice();
+        let Self { conn, settings, now, said, .. } = self;
+        let mut told = Vec::new();
+        while let Some(event) = conn.receive(*now, &mut input, said, settings) {
+            told.push(match event {
+                Event::Opened { hub } => Seen::Opened { hub },
+                Event::Text(text) => Seen::Text(text.to_vec()),
+                Event::Handled => Seen::Handled,
+                Event::Refused(refusal) => Seen::Refused(refusal),
+                Event::Ending(reason) => Seen::Ended(reason),
+            });
+        }
+        assert!(input.is_empty(), "all of the input is used up");
+        assert_eq!(conn.heard(), *now, "any byte is life");
+        for seen in told {
+            self.hear(seen);
+        }
+        self.check();
+    }
+
+    fn hear(&mut self, seen: Seen) {
+        assert_eq!(self.ended, None, "{seen:?} after the end");
+        match seen {
+            Seen::Opened { hub } => {
+                assert_eq!(self.is_hub.replace(hub), None, "opened once");
+                assert!(hub || self.settings.echo);
+                self.seen.push(seen);
+            }
+            Seen::Text(ref text) => {
+                assert_eq!(self.is_hub, Some(true));
+                assert!(text.len() <= self.settings.message_bytes_max);
+                assert!(std::str::from_utf8(text).is_ok());
+                self.seen.push(seen);
+            }
+            Seen::Handled => self.seen.push(seen),
+            Seen::Refused(_) => {
+                assert_eq!(self.is_hub, None);
+                self.end(seen);
+            }
+            Seen::Ended(_) => self.end(seen),
+        }
+    }
+
+    /// The client's life ends; what has been said so far were its last words.
+    fn end(&mut self, seen: Seen) {
+        assert_eq!(self.ended, None, "{seen:?} is a second end");
+        self.seen.push(seen);
+        self.ended = Some(self.said.len());
+        assert!(self.conn.is_closing() || self.is_over);
+    }
+
+    /// What the shard does when a timer fires, which may be early.
+    fn look(&mut self) {
+        let deadline = self.deadline();
+        let said_bytes = self.said.len();
+        let expired = self.conn.expire(self.now, &mut self.said, &self.settings);
+        match expired {
+            Expired::Later(time) => {
+                assert!(self.now < deadline, "what is due is done");
+                assert_eq!(time, deadline);
+                assert_eq!(self.said.len(), said_bytes);
+            }
+            Expired::Pinged(time) => {
+                assert!(self.now >= deadline, "not before its time");
+                assert!(self.said.len() > said_bytes && self.ended.is_none());
+                assert_eq!(time, self.deadline(), "nothing that is due earlier is forgotten");
+            }
+            Expired::Ending(reason) => {
+                assert!(self.now >= deadline, "not before its time");
+                self.end(Seen::Ended(reason));
+            }
+            Expired::Close(reason) => {
+                assert!(self.now >= deadline, "not before its time");
+                self.is_over = true;
+                assert_eq!(reason.is_some(), self.ended.is_none(), "it ends once");
+                if let Some(reason) = reason {
+                    self.end(Seen::Ended(reason));
+                }
+            }
+        }
+    }
+
+    fn flushed(&mut self) {
+        match self.conn.flushed() {
+            Afterwards::Wait => {}
+            Afterwards::Shutdown => {
+                assert!(!std::mem::replace(&mut self.is_shut, true), "one FIN is enough");
+                assert!(self.ended.is_some());
+            }
+            Afterwards::Close => {
+                assert!(self.ended.is_some());
+                self.is_over = true;
+            }
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(self.conn.is_closing() || self.is_over, self.ended.is_some());
+        assert_eq!(self.conn.is_open(), self.is_hub.is_some() && !self.conn.is_closing());
+        if let Some(ended) = self.ended {
+            assert_eq!(self.said.len(), ended, "nothing is said after the end");
+        }
+        let most = match self.is_hub {
+            None => REQUEST_HEAD_BYTES_MAX,
+            Some(_) => self.settings.message_bytes_max,
+        };
+        // Vectors double, and neither bound nor claim makes them grow: bytes do.
+        let most = (2 * self.fed_bytes).min(2 * most) + DECODER_BYTES_MAX;
+        assert!(self.conn.held_bytes() <= most, "{} bytes are held", self.conn.held_bytes());
+        let furthest = [
+            self.settings.handshake_timeout,
+            self.settings.ping_interval * 11 / 10,
+            self.settings.pong_timeout,
+            self.settings.close_timeout,
+        ];
+        let furthest = furthest.into_iter().max().expect("some");
+        assert!(self.deadline() <= self.now + furthest, "it is looked at again");
+    }
+
+    /// Nobody does anything any more: a ping, its timeout and a good-bye must end it.
+    fn let_time_pass(&mut self) {
+        for _ in 0..4 {
+            if self.is_over {
+                break;
+            }
+            self.now = self.now.max(self.deadline());
+            self.look();
+            self.check();
+        }
+        assert!(self.is_over && self.ended.is_some(), "deadlines end every life");
+    }
+
+    /// Everything it said is one response, or a handshake and frames up to the good-bye.
+    fn check_said(&mut self) {
+        let mut slots = [httparse::EMPTY_HEADER; 16];
+        let mut response = httparse::Response::new(&mut slots);
+        if self.said.is_empty() {
+            assert_eq!(self.is_hub, None);
+            return;
+        }
+        let parsed = response.parse(&self.said).expect("a response");
+        let httparse::Status::Complete(head_bytes) = parsed else { panic!("a whole response") };
+        assert_eq!(response.code == Some(101), self.is_hub.is_some());
+        if self.is_hub.is_none() {
+            let named = |header: &&httparse::Header<'_>| header.name == "Content-Length";
+            let length = response.headers.iter().find(named).expect("a length").value;
+            let length: usize =
+                std::str::from_utf8(length).expect("digits").parse().expect("digits");
+            let body_bytes = self.said.len() - head_bytes;
+            // HEAD is told the length of what GET would get.
+            let is_head = response.code == Some(200) && body_bytes == 0;
+            assert!(is_head || body_bytes == length, "{body_bytes} bytes of {length}");
+            return;
+        }
+        let frames = self.said.split_off(head_bytes);
+        let code = check_frames(frames);
+        let Some(Seen::Ended(reason)) = self.seen.last() else { panic!("it has ended") };
+        let expected: &[u16] = match reason {
+            EndReason::PeerVanished | EndReason::PongTimeout => &[],
+            EndReason::Drained => &[close::GOING_AWAY],
+            EndReason::IdleTimeout => &[close::NORMAL],
+            EndReason::Violation => &[close::PROTOCOL_ERROR, close::INVALID_PAYLOAD],
+            EndReason::UnacceptableMessage => &[close::UNSUPPORTED_DATA, close::MESSAGE_TOO_BIG],
+            EndReason::PeerClosed => {
+                assert!(code.is_some_and(close::may_be_sent));
+                return;
+            }
+            reason => panic!("{reason:?} ends no open connection here"),
+        };
+        assert!(code.map_or(expected.is_empty(), |code| expected.contains(&code)), "{code:?}");
+    }
+}
+
+/// The code of the close frame that ends `frames`, if one does. All are whole and sound.
+fn check_frames(mut frames: Vec<u8>) -> Option<u16> {
+    let mut input = frames.as_mut_slice();
+    let mut decoder = Decoder::new(Role::Client);
+    loop {
+        let Some((header, header_bytes)) =
+            FrameHeader::parse(input, Role::Client).expect("a sound header")
+        else {
+            assert!(input.is_empty(), "the last frame is whole");
+            return None;
+        };
+        let is_last = input.len() == header_bytes + header.payload_bytes as usize;
+        match decoder.next(&mut input, usize::MAX).expect("frames are sound") {
+            Some(ws::Event::Close(said)) => {
+                assert!(is_last, "nothing follows the good-bye");
+                return Some(said.expect("we always say why").0);
+            }
+            Some(_) => assert_eq!(decoder.held_bytes(), 0),
+            None => panic!("the last frame is whole"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_corpus_and_its_mutations_live_one_life_however_their_bytes_are_cut() {
+        crate::fuzz::replay("connection", super::connection);
+    }
+}

@@ -1,0 +1,203 @@
+//! Messages of ringcast.json.v1 against the same rules written once more on top of serde_json,
+//! and the replies to them.
+
+use serde_json::value::RawValue;
+
+use super::{Field, Message, NotJson, Parser, Reject, Request, STRING_BYTES_MAX};
+use crate::limits::{CHANNEL_NAME_BYTES_MAX, REQUEST_ID_BYTES_MAX};
+use crate::proto::envelope::reply;
+use crate::proto::json::{self, Fault, fuzz::read_members};
+use crate::proto::ws::{Decoder, Event, Role};
+
+/// Reads messages that are separated by 0x1e (which JSON allows nowhere) with one parser.
+///
+/// # Panics
+/// When a parser remembers something, when the rules on top of serde_json say otherwise, or when
+/// a reply is not one frame with JSON in it that says what it should.
+pub fn envelope(data: &[u8]) {
+    let mut parser = Parser::new();
+    for message in data.split(|byte| *byte == 0x1e) {
+        // The decoder lets nothing else through.
+        let text = String::from_utf8_lossy(message);
+        let parsed = parser.parse(text.as_bytes());
+        assert_eq!(parsed, Parser::new().parse(text.as_bytes()), "a parser remembers nothing");
+        match parsed {
+            Err(NotJson::TooDeep) => {
+                let fault = json::document(text.as_bytes()).map_err(|error| error.fault);
+                assert!(fault == Err(Fault::TooDeep) || fault == Ok(()), "{fault:?}");
+            }
+            Err(not_json) => {
+                let is_json = json::document(text.as_bytes()).is_ok();
+                assert_eq!(not_json == NotJson::NotAnObject, is_json);
+            }
+            Ok(message) => {
+                check(&text, &message);
+                check_replies(&message);
+            }
+        }
+    }
+}
+
+/// The members that mean something, and the same rules once more.
+fn check(text: &str, message: &Message<'_>) {
+    // Half of a surrogate pair in a key, which serde_json cannot read.
+    let Some(members) = read_members(text) else { return };
+    let find = |name: &str| {
+        let mut values = members.iter().filter(|(key, _)| key == name).map(|(_, value)| *value);
+        values.next_back().map(RawValue::get)
+    };
+    let names = ["type", "id", "channel", "payload", "t", "since"];
+    let is_twice =
+        names.iter().any(|name| members.iter().filter(|(key, _)| key == name).count() > 1);
+
+    let id = find("id");
+    let is_id =
+        |id: &str| id.len() <= REQUEST_ID_BYTES_MAX && !id.starts_with(['t', 'f', 'n', '[', '{']);
+    if !id.is_none_or(is_id) {
+        assert_eq!(*message, Message { id: None, request: Err(Reject::BadId) });
+        return;
+    }
+    assert_eq!(message.id, id.map(str::as_bytes));
+    if is_twice {
+        assert!(matches!(message.request, Err(Reject::DuplicateField(_))));
+        return;
+    }
+
+    let channel = || {
+        let raw = find("channel").ok_or(Reject::MissingField(Field::Channel))?;
+        if !raw.starts_with('"') {
+            return Err(Reject::WrongType(Field::Channel));
+        }
+        // What could not be a name however it were escaped is not read.
+        let name = match raw.len() <= STRING_BYTES_MAX {
+            true => serde_json::from_str::<String>(raw).map_err(|_| Reject::BadString)?,
+            false => return Err(Reject::BadChannel),
+        };
+        let is_good = (1..=CHANNEL_NAME_BYTES_MAX).contains(&name.len());
+        if is_good && !name.chars().any(char::is_control) {
+            Ok(name)
+        } else {
+            Err(Reject::BadChannel)
+        }
+    };
+    let expected = match find("type") {
+        None => Err(Reject::MissingField(Field::Type)),
+        Some(raw) if !raw.starts_with('"') => Err(Reject::WrongType(Field::Type)),
+        Some(raw) if raw.len() > STRING_BYTES_MAX => Err(Reject::UnknownType),
+        // Both strings are read together, so a broken name is told before anything else.
+        Some(_) if channel() == Err(Reject::BadString) => Err(Reject::BadString),
+        Some(raw) => match serde_json::from_str::<String>(raw).as_deref() {
+            Err(_) => Err(Reject::BadString),
+            Ok("subscribe") => channel().and_then(|channel| match find("since") {
+                None | Some("null") => Ok(("subscribe", Some(channel), None)),
+                Some(_) => Err(Reject::SinceUnsupported),
+            }),
+            Ok("unsubscribe") => channel().map(|channel| ("unsubscribe", Some(channel), None)),
+            Ok("publish") => channel().and_then(|channel| {
+                let payload = find("payload").ok_or(Reject::MissingField(Field::Payload))?;
+                Ok(("publish", Some(channel), Some(payload)))
+            }),
+            Ok("ping") => match find("t") {
+                Some(t) if t.len() > REQUEST_ID_BYTES_MAX => Err(Reject::BadT),
+                t => Ok(("ping", None, t)),
+            },
+            Ok("auth") => Err(Reject::AuthUnsupported),
+            Ok("history") => Err(Reject::HistoryUnsupported),
+            Ok(_) => Err(Reject::UnknownType),
+        },
+    };
+    let asked = message.request.map(|request| match request {
+        Request::Subscribe { channel } => ("subscribe", Some(channel.to_owned()), None),
+        Request::Unsubscribe { channel } => ("unsubscribe", Some(channel.to_owned()), None),
+        Request::Publish { channel, payload } => {
+            ("publish", Some(channel.to_owned()), Some(payload))
+        }
+        Request::Ping { t } => ("ping", None, t),
+    });
+    assert_eq!(asked, expected.map(|(kind, channel, raw)| (kind, channel, raw.map(str::as_bytes))));
+}
+
+/// Each reply to it is one frame, which says what it should.
+fn check_replies(message: &Message<'_>) {
+    let id = message.id;
+    let raw = |value: &str| Some(value.as_bytes().to_vec());
+    let echoed = id.map(<[u8]>::to_vec);
+    let answer = |write: &dyn Fn(&mut Vec<u8>)| Answer::of(write);
+    match message.request {
+        Err(reject) => {
+            let error = answer(&|out| reply::error(out, id, reject.code(), reject.reason()));
+            assert_eq!(error.raw("type"), raw("\"error\""));
+            assert_eq!(error.raw("id"), echoed);
+            assert_eq!(error.string("code"), reject.code());
+            assert_eq!(error.string("reason"), reject.reason());
+        }
+        Ok(Request::Subscribe { channel }) => {
+            let said = answer(&|out| reply::subscribed(out, id, channel, "k3x9", u64::MAX, false));
+            assert_eq!((said.raw("type"), said.raw("id")), (raw("\"subscribed\""), echoed));
+            assert_eq!(said.string("channel"), channel);
+            assert_eq!(said.raw("seq"), raw("18446744073709551615"));
+            let gap = answer(&|out| reply::gap(out, channel, 1, 2, "slow_consumer"));
+            assert_eq!(gap.string("channel"), channel);
+        }
+        Ok(Request::Unsubscribe { channel }) => {
+            let ack = answer(&|out| reply::ack(out, id, channel, None));
+            assert_eq!((ack.string("channel").as_str(), ack.raw("id")), (channel, echoed));
+            assert_eq!(ack.raw("seq"), None);
+        }
+        Ok(Request::Publish { channel, payload }) => {
+            let ack = answer(&|out| reply::ack(out, id, channel, Some(7)));
+            assert_eq!((ack.raw("seq"), ack.raw("id")), (raw("7"), echoed));
+            let prefix = reply::message_prefix(channel);
+            let said = answer(&|out| {
+                reply::message(out, &prefix, 7, payload);
+                assert_eq!(out.len(), reply::message_bytes(&prefix, 7, payload));
+            });
+            assert_eq!(said.string("channel"), channel);
+            assert_eq!(said.raw("payload"), Some(payload.to_vec()), "byte for byte");
+        }
+        Ok(Request::Ping { t }) => {
+            let pong = answer(&|out| reply::pong(out, id, t));
+            assert_eq!((pong.raw("id"), pong.raw("t")), (echoed, t.map(<[u8]>::to_vec)));
+        }
+    }
+}
+
+/// The text of the one frame that was written.
+struct Answer(String);
+
+impl Answer {
+    fn of(write: &dyn Fn(&mut Vec<u8>)) -> Self {
+        let mut out = Vec::new();
+        write(&mut out);
+        let mut input = out.as_mut_slice();
+        let mut decoder = Decoder::new(Role::Client);
+        let Ok(Some(Event::Text(text))) = decoder.next(&mut input, usize::MAX) else {
+            panic!("not a text frame");
+        };
+        let text = String::from_utf8(text.to_vec()).expect("text");
+        assert!(input.is_empty(), "one frame");
+        Self(text)
+    }
+
+    /// A member as it is written.
+    fn raw(&self, name: &str) -> Option<Vec<u8>> {
+        let members = read_members(&self.0).expect("an object");
+        let mut found = members.iter().filter(|(key, _)| key == name);
+        let value = found.next().map(|(_, value)| value.get().as_bytes().to_vec());
+        assert!(found.next().is_none(), "{name} once");
+        value
+    }
+
+    /// A member that is a string.
+    fn string(&self, name: &str) -> String {
+        serde_json::from_slice(&self.raw(name).expect(name)).expect("a string")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_corpus_and_its_mutations_ask_what_serde_json_reads() {
+        crate::fuzz::replay("envelope", super::envelope);
+    }
+}
