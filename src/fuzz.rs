@@ -6,6 +6,8 @@
 //! corpus in `tests/fixtures/fuzz/<target>` and some thousands of seeded mutations of it: what was
 //! found once stays found. This is compiled for tests and fuzzing only.
 
+use std::ops::Range;
+
 /// Decisions drawn from an input, front to back. When it is used up, all of them are zero.
 #[derive(Clone, Debug)]
 pub struct Choices<'a> {
@@ -55,29 +57,27 @@ impl<'a> Choices<'a> {
         self.bytes(usize::MAX)
     }
 
-    /// Up to 15 lengths, for [`pieces`].
+    /// Up to 15 lengths, for [`cuts`].
     pub fn lengths(&mut self) -> &'a [u8] {
         let count = usize::from(self.byte() % 16);
         self.bytes(count)
     }
 }
 
-/// Cuts `stream` into pieces of these lengths, over and over. A length of zero is all that is
+/// Cuts a stream into pieces of these lengths, over and over. A length of zero is all that is
 /// left, and so are no lengths.
-pub fn pieces<'a>(stream: &'a [u8], lengths: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    let mut rest = stream;
+pub fn cuts(stream_bytes: usize, lengths: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
     let mut lengths = lengths.iter().cycle();
     std::iter::from_fn(move || {
-        if rest.is_empty() {
+        if start == stream_bytes {
             return None;
         }
-        let bytes = match lengths.next() {
-            None | Some(0) => rest.len(),
-            Some(length) => usize::from(*length).min(rest.len()),
+        let end = match lengths.next() {
+            None | Some(0) => stream_bytes,
+            Some(length) => (start + usize::from(*length)).min(stream_bytes),
         };
-        let (piece, after) = rest.split_at(bytes);
-        rest = after;
-        Some(piece)
+        Some(std::mem::replace(&mut start, end)..end)
     })
 }
 
@@ -224,12 +224,12 @@ mod replay {
     }
 
     #[test]
-    fn pieces_are_the_stream_in_order() {
+    fn cuts_are_the_stream_in_order() {
         for lengths in [&[][..], &[1], &[3, 0], &[2, 1, 7]] {
-            let cut: Vec<&[u8]> = super::pieces(b"hello world", lengths).collect();
-            assert_eq!(cut.concat(), b"hello world", "{lengths:?}");
-            assert!(cut.iter().all(|piece| !piece.is_empty()));
+            let bytes: Vec<usize> = super::cuts(11, lengths).flatten().collect();
+            assert!(bytes.iter().copied().eq(0..11), "{lengths:?}");
+            assert!(super::cuts(11, lengths).all(|piece| !piece.is_empty()));
         }
-        assert_eq!(super::pieces(b"hello", &[2]).count(), 3);
+        assert_eq!(super::cuts(5, &[2]).count(), 3);
     }
 }

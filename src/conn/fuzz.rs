@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Afterwards, Conn, EndReason, Event, Expired, Page, Settings};
-use crate::fuzz::{Choices, pieces};
+use crate::fuzz::{Choices, cuts};
 use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::proto::http::Refusal;
 use crate::proto::ws::frame::{FrameHeader, Opcode, Role, write_masked};
@@ -183,8 +183,9 @@ impl Life {
         }
         match step {
             Step::Bytes(bytes) => {
-                for piece in pieces(bytes, lengths) {
-                    self.receive(piece);
+                let mut bytes = bytes.clone();
+                for piece in cuts(bytes.len(), lengths) {
+                    self.receive(&mut bytes[piece]);
                 }
             }
             Step::Time(duration) => {
@@ -223,10 +224,9 @@ impl Life {
         self.check();
     }
 
-    fn receive(&mut self, piece: &[u8]) {
-        let mut piece = piece.to_vec();
+    fn receive(&mut self, piece: &mut [u8]) {
         self.fed_bytes += piece.len();
-        let mut input = piece.as_mut_slice();
+        let mut input = piece;
         let Self { conn, settings, now, said, .. } = self;
         let mut told = Vec::new();
         while let Some(event) = conn.receive(*now, &mut input, said, settings) {

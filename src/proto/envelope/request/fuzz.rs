@@ -16,11 +16,13 @@ use crate::proto::ws::{Decoder, Event, Role};
 /// a reply is not one frame with JSON in it that says what it should.
 pub fn envelope(data: &[u8]) {
     let mut parser = Parser::new();
-    for message in data.split(|byte| *byte == 0x1e) {
+    for (index, message) in data.split(|byte| *byte == 0x1e).enumerate() {
         // The decoder lets nothing else through.
         let text = String::from_utf8_lossy(message);
         let parsed = parser.parse(text.as_bytes());
-        assert_eq!(parsed, Parser::new().parse(text.as_bytes()), "a parser remembers nothing");
+        if index > 0 {
+            assert_eq!(parsed, Parser::new().parse(text.as_bytes()), "a parser remembers nothing");
+        }
         match parsed {
             Err(NotJson::TooDeep) => {
                 let fault = json::document(text.as_bytes()).map_err(|error| error.fault);

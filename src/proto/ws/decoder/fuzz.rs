@@ -6,7 +6,7 @@ use tungstenite::protocol::{Role as TheirRole, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
 use super::{Decoder, Event, Partial, Violation};
-use crate::fuzz::{Choices, pieces};
+use crate::fuzz::{Choices, cuts};
 use crate::limits::CONTROL_PAYLOAD_BYTES_MAX;
 use crate::proto::ws::close;
 use crate::proto::ws::frame::{HEADER_BYTES_MAX, Role};
@@ -74,11 +74,10 @@ pub fn frames(data: &[u8]) {
 fn read(stream: &[u8], role: Role, lengths: &[u8], max: usize) -> (Vec<Said>, Ended) {
     let mut decoder = Decoder::new(role);
     let mut said = Vec::new();
-    let mut fed = 0;
-    for piece in pieces(stream, lengths) {
-        let mut piece = piece.to_vec();
-        fed += piece.len();
-        let mut input = piece.as_mut_slice();
+    let mut stream = stream.to_vec();
+    for piece in cuts(stream.len(), lengths) {
+        let fed = piece.end;
+        let mut input = &mut stream[piece];
         loop {
             match decoder.next(&mut input, max) {
                 Ok(None) => break,

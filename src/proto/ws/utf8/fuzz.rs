@@ -1,7 +1,7 @@
 //! UTF-8 as it arrives against the standard library, which sees it whole.
 
 use super::Utf8;
-use crate::fuzz::{Choices, pieces};
+use crate::fuzz::{Choices, cuts};
 
 /// Feeds a text in the pieces that the input says.
 ///
@@ -25,10 +25,9 @@ pub fn utf8(data: &[u8]) {
     });
 
     let mut utf8 = Utf8::default();
-    let mut fed = 0;
-    for piece in pieces(text, lengths) {
-        fed += piece.len();
-        let is_bad = utf8.feed(piece).is_err();
+    for piece in cuts(text.len(), lengths) {
+        let fed = piece.end;
+        let is_bad = utf8.feed(&text[piece]).is_err();
         assert_eq!(is_bad, bad_at.is_some_and(|bad_at| bad_at < fed), "after {fed} bytes");
         if is_bad {
             return;
