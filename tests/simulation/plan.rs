@@ -285,13 +285,14 @@ fn channels(draw: &mut Draw) -> Vec<String> {
 fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
     let tight = draw.one_in(4);
     let closes = !habits.everybody_stays();
+    let ping_interval = draw.millis(500, 25_000);
     let rule = |pattern: &str, overflow| ChannelRule { pattern: pattern.into(), overflow };
     Settings {
         conn: conn::Settings {
             message_bytes_max: draw.scale(512, 8_192) as usize,
             handshake_timeout: draw.millis(200, 5_000),
-            ping_interval: draw.millis(500, 25_000),
-            pong_timeout: draw.millis(500, 10_000),
+            ping_interval,
+            pong_timeout: draw.millis(200, 10_000).min(ping_interval),
             idle_timeout: (closes && draw.one_in(8)).then(|| draw.millis(1_000, 60_000)),
             close_timeout: draw.millis(200, 3_000),
             echo: false,

@@ -76,6 +76,9 @@ pub struct PeerView {
     pub reset: bool,
 }
 
+/// From one end of a line to the other when all is well.
+const HEALED_LATENCY_US: u64 = 1_000;
+
 impl Network {
     /// An empty network. All of its chance comes from `random`.
     #[must_use]
@@ -266,9 +269,22 @@ impl Network {
         let (buffers, buffer_bytes) = (state.faults.buffers, state.faults.buffer_bytes);
         state.faults = Faults { buffers, buffer_bytes, ..Faults::default() };
         state.outage_until = 0;
+        let soon = state.now + HEALED_LATENCY_US;
         for link in &mut state.links {
-            link.line = Line { latency_us: 1_000, bytes_per_s: 100_000_000, ..link.line };
+            let latency_us = HEALED_LATENCY_US;
+            link.line = Line { latency_us, bytes_per_s: 100_000_000, ..link.line };
+            link.up.busy_until = link.up.busy_until.min(soon);
+            link.down.busy_until = link.down.busy_until.min(soon);
         }
+        // What is on its way arrives soon, in its order.
+        let arrivals = std::mem::take(&mut state.arrivals);
+        state.arrivals = arrivals
+            .into_iter()
+            .map(|Reverse((at, order, arrival))| match arrival {
+                Arrival::GivenUp(_) => Reverse((at, order, arrival)),
+                _ => Reverse((at.min(soon), order, arrival)),
+            })
+            .collect();
     }
 
     /// Something that somebody outside of the network did or saw.
