@@ -79,8 +79,9 @@ impl Uring {
     pub(super) fn handle_shutdown(&mut self, socket: SocketId) {
         if let Some(state) = self.sockets.get(socket) {
             state.set(Socket::SHUT_DONE);
-        } else if let Some(at) = self.closing.iter().position(|one| *one == socket) {
-            self.closing.swap_remove(at);
+        } else {
+            // A socket has one shutdown on its way at most, so this was the last one's.
+            self.closing -= 1;
             self.ring.close(number_of(socket));
         }
     }
@@ -91,9 +92,10 @@ impl Uring {
         if self.direct {
             if state.has(Socket::SHUT) && !state.has(Socket::SHUT_DONE) {
                 // A kernel thread is about to look up the slot: it must not find another.
-                self.closing.push(socket);
+                self.closing += 1;
             } else if self.shutdown_before_close {
-                self.ring.shutdown_and_close(state.number);
+                self.ring.shutdown(state.number, libc::SHUT_RDWR, socket.pack(TAG_SHUTDOWN));
+                self.closing += 1;
             } else {
                 self.ring.close(state.number);
             }

@@ -79,8 +79,9 @@ pub struct Uring {
     starved: VecDeque<SocketId>,
     /// What arrived for paused sockets.
     aside: Aside,
-    /// Direct descriptors that are closed when their shutdown is through.
-    closing: Vec<SocketId>,
+    /// How many direct descriptors are out of the table and closed when their shutdown is
+    /// through. Until then their slots are claimed.
+    closing: usize,
     waker: Waker,
     /// Whole sends post no outcome.
     sends_skip: bool,
@@ -158,7 +159,7 @@ impl Uring {
             fresh: Vec::new(),
             starved: VecDeque::new(),
             aside: Aside::default(),
-            closing: Vec::new(),
+            closing: 0,
             waker,
             sends_skip,
             can_install,
@@ -169,7 +170,7 @@ impl Uring {
 
     /// Slots that neither a socket nor an armed accept has claimed.
     fn room(&self) -> usize {
-        let claimed = self.sockets.open() + self.accepts.armed() + self.closing.len();
+        let claimed = self.sockets.open() + self.accepts.armed() + self.closing;
         self.sockets_max.saturating_sub(claimed)
     }
 
@@ -409,7 +410,7 @@ fn explained(error: io::Error, what: &str) -> io::Error {
 mod tests {
     use std::io::Read;
     use std::net::{Ipv4Addr, TcpStream};
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use socket2::SockRef;
 
@@ -463,6 +464,40 @@ mod tests {
             assert_eq!(client.read(&mut [0]).expect("a clean end"), 0);
         }
         assert_eq!(uring.sockets.open(), 0);
+    }
+
+    // Seen on kernels 6.1 and 6.12 (ARM64): with every slot taken, some closed, and others
+    // waiting to get in, a connection was accepted and dropped at once. The slot of a socket that
+    // was still being shut down counted as free, so an accept was armed for it, found no slot, and
+    // the kernel has no other way then. Closing was a shutdown linked to a close, neither of
+    // them heard of; now the shutdown is, and the slot is claimed until then.
+    #[test]
+    fn a_slot_that_is_still_being_shut_down_is_promised_to_nobody() {
+        let (mut uring, address) = direct();
+        uring.shutdown_before_close = true;
+        let mut completions = Vec::new();
+        let clients: Vec<_> =
+            (0..96).map(|_| TcpStream::connect(address).expect("it connects")).collect();
+        let (mut accepted, mut closed) = (Vec::new(), 0);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while accepted.len() < clients.len() {
+            assert!(Instant::now() < deadline, "{} of {} got in", accepted.len(), clients.len());
+            uring.harvest(Some(Duration::from_millis(5)), &mut completions).expect("it works");
+            for completion in completions.drain(..) {
+                match completion {
+                    Completion::Accepted { socket, .. } => accepted.push(socket),
+                    Completion::AcceptFailed { error } => {
+                        assert_eq!(error.raw_os_error(), None, "the kernel found no slot: {error}");
+                    }
+                    _ => {}
+                }
+            }
+            if accepted.len() >= 64 && closed < clients.len() - 64 {
+                uring.close(accepted[closed]);
+                closed += 1;
+            }
+            uring.resume_accepting();
+        }
     }
 
     #[test]

@@ -157,34 +157,12 @@ impl Ring {
 
     /// Closes a socket, after everything that was asked before.
     pub(super) fn close(&mut self, number: i32) {
-        let entry = self.close_entry(number);
-        self.push_plain(entry);
-    }
-
-    /// Shuts a socket down both ways, and closes it when that is done.
-    pub(super) fn shutdown_and_close(&mut self, number: i32) {
-        // A link must not be torn by the end of a submission.
-        let queue = self.ring.submission();
-        let room = queue.capacity() - queue.len();
-        drop(queue);
-        if room < 2 {
-            let _ = self.submit();
-        }
-        let entry = opcode::Shutdown::new(Fd(number), libc::SHUT_RDWR)
-            .build()
-            .flags(self.socket_flags | Flags::IO_HARDLINK | Flags::SKIP_SUCCESS);
-        self.push_plain(entry.user_data(ignored()));
-        let entry = self.close_entry(number);
-        self.push_plain(entry);
-    }
-
-    fn close_entry(&self, number: i32) -> squeue::Entry {
         let entry = if self.direct {
             opcode::Close::new(Fixed(number as u32)).build()
         } else {
             opcode::Close::new(Fd(number)).build()
         };
-        entry.flags(Flags::SKIP_SUCCESS).user_data(ignored())
+        self.push_plain(entry.flags(Flags::SKIP_SUCCESS).user_data(ignored()));
     }
 
     /// Gives a direct descriptor a regular twin; the outcome is its number.
