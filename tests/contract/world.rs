@@ -16,8 +16,13 @@ use socket2::SockRef;
 
 use crate::Kind;
 
-/// Far above what any claim takes, far below what a person waits for.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Far above what any claim takes, far below what a person waits for. On machines that are many
+/// times slower (emulated ones), RINGCAST_TEST_PATIENCE says how many.
+pub(crate) fn patience() -> Duration {
+    let factor = std::env::var("RINGCAST_TEST_PATIENCE").ok();
+    let factor = factor.map_or(1, |factor| factor.parse().expect("RINGCAST_TEST_PATIENCE counts"));
+    Duration::from_secs(30) * factor
+}
 
 /// Runs a claim on a thread of its own, so that one that hangs fails instead.
 pub(crate) fn bounded(claim: fn()) {
@@ -26,7 +31,7 @@ pub(crate) fn bounded(claim: fn()) {
         claim();
         let _ = done.send(());
     });
-    match result.recv_timeout(PATIENCE + Duration::from_secs(10)) {
+    match result.recv_timeout(patience() * 4 / 3) {
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("the claim hangs"),
         Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
             if let Err(cause) = thread.join() {
@@ -166,7 +171,7 @@ impl<K: Kind> World<K> {
         let start = Instant::now();
         while !reached(self) {
             assert!(
-                start.elapsed() < PATIENCE,
+                start.elapsed() < patience(),
                 "waited in vain for: {what} ({:?}, failures to accept: {:?})",
                 self.driver.describe(),
                 self.accept_failures
@@ -186,7 +191,7 @@ impl<K: Kind> World<K> {
     pub(crate) fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).expect("it connects");
         stream.set_nodelay(true).expect("an option");
-        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        stream.set_read_timeout(Some(patience())).expect("an option");
         stream
     }
 

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use crate::server::Server;
+use crate::server::{Server, patience};
 
 /// Longer than anything takes on a busy machine; what is not there by then does not come.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -99,14 +99,15 @@ impl Client {
         if let Some(bytes) = receive_buffer_bytes {
             socket.set_recv_buffer_size(bytes)?;
         }
-        let stream = timeout(PATIENCE, socket.connect(server.address)).await.expect("connects")?;
+        let stream =
+            timeout(patience(PATIENCE), socket.connect(server.address)).await.expect("connects")?;
         stream.set_nodelay(true)?;
         let mut request = server.url().into_client_request()?;
         let protocol = HeaderValue::from_static("ringcast.json.v1");
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
         let config = WebSocketConfig::default().read_buffer_size(4096);
         let opening = client_async_with_config(request, stream, Some(config));
-        let (socket, _) = timeout(PATIENCE, opening).await.expect("an answer in time")?;
+        let (socket, _) = timeout(patience(PATIENCE), opening).await.expect("an answer in time")?;
         let mut client = Self {
             socket,
             welcome: Heard { text: String::new(), value: OwnedValue::null() },
@@ -125,7 +126,10 @@ impl Client {
     }
 
     pub async fn send(&mut self, message: Message) {
-        timeout(PATIENCE, self.socket.send(message)).await.expect("sent in time").expect("open");
+        timeout(patience(PATIENCE), self.socket.send(message))
+            .await
+            .expect("sent in time")
+            .expect("open");
     }
 
     /// The next text; anything else is a failure.
@@ -197,7 +201,7 @@ impl Client {
 
     /// The next event; pings are answered and counted, pongs kept.
     pub async fn event(&mut self) -> Event {
-        timeout(PATIENCE, self.next_event()).await.expect("something comes in time")
+        timeout(patience(PATIENCE), self.next_event()).await.expect("something comes in time")
     }
 
     /// Like [`Client::event`], but `None` when nothing comes for `patience`.

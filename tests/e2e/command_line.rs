@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::client::Client;
 use crate::raw;
-use crate::server::{Server, Setup, command, free_address};
+use crate::server::{Server, Setup, command, free_address, patience};
 
 /// Runs the program to its end.
 async fn run(arguments: &[&str], input: &str) -> Output {
@@ -22,7 +22,7 @@ async fn run(arguments: &[&str], input: &str) -> Output {
         let _ = child.stdin.take().expect("piped").write_all(input.as_bytes());
         child.wait_with_output().expect("waited for")
     });
-    match tokio::time::timeout(Duration::from_secs(20), running).await {
+    match tokio::time::timeout(patience(Duration::from_secs(20)), running).await {
         Ok(output) => output.expect("joined"),
         Err(_) => {
             let pid = i32::try_from(pid).expect("a process id");

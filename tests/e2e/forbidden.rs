@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::client::Client;
-use crate::server::{BINARY, Server, Setup, free_address};
+use crate::server::{Server, Setup, binary, free_address, patience};
 use crate::{column, life, messages, overflow, protocol, shutdown};
 
 /// The claims about messages, and the hardest of the others, through the fallback.
@@ -71,9 +71,9 @@ async fn asked_for_by_name_uring_refuses_to_start_without_io_uring() {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: see `spawn` in server.rs.
     unsafe { command.pre_exec(take_io_uring_away) };
-    let child = command.spawn().unwrap_or_else(|error| panic!("{BINARY}: {error}"));
+    let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", binary().display()));
     let waiting = tokio::task::spawn_blocking(move || child.wait_with_output());
-    let output = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+    let output = tokio::time::timeout(patience(Duration::from_secs(10)), waiting).await;
     let output = output.expect("it gives up at once").expect("waited").expect("output");
     assert_ne!(output.status.code(), Some(0));
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);

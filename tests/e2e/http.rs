@@ -22,17 +22,18 @@ on_every_setup!(
 );
 
 pub async fn the_page_and_the_client_are_served(setup: Setup) {
+    const PAGE: &str = include_str!("../../src/web/index.html");
+    const CLIENT: &str = include_str!("../../src/web/ringcast.js");
     let server = Server::start(setup, "").await;
-    for (path, content_type, file) in [
-        ("/", "text/html; charset=utf-8", "index.html"),
-        ("/?a=b", "text/html; charset=utf-8", "index.html"),
-        ("/ringcast.js", "text/javascript; charset=utf-8", "ringcast.js"),
+    for (path, content_type, source) in [
+        ("/", "text/html; charset=utf-8", PAGE),
+        ("/?a=b", "text/html; charset=utf-8", PAGE),
+        ("/ringcast.js", "text/javascript; charset=utf-8", CLIENT),
     ] {
         let answer = get(server.address, path).await.expect("an answer");
         assert_eq!(answer.status, 200, "{path}");
         assert_eq!(answer.header("Content-Type"), Some(content_type));
-        let source = format!("{}/src/web/{file}", env!("CARGO_MANIFEST_DIR"));
-        assert!(answer.body == std::fs::read_to_string(source).expect("the source"), "{path}");
+        assert!(answer.body == source, "{path}");
         let length = answer.header("Content-Length").expect("a length").to_owned();
         assert_eq!(length, answer.body.len().to_string());
 

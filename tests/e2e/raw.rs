@@ -7,6 +7,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::server::patience;
+
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The key of RFC 6455 1.3, and what it must be answered with.
@@ -54,7 +56,8 @@ pub async fn ask(address: SocketAddr, request: &str) -> Option<Answer> {
 /// Reads an answer and the end of the connection.
 pub async fn answer(stream: &mut TcpStream) -> Option<Answer> {
     let mut bytes = Vec::new();
-    let read = timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("it ends in time");
+    let read =
+        timeout(patience(PATIENCE), stream.read_to_end(&mut bytes)).await.expect("it ends in time");
     if bytes.is_empty() {
         return None;
     }
@@ -122,7 +125,7 @@ impl Raw {
 
     pub async fn send(&mut self, bytes: &[u8]) {
         let sending = self.stream.write_all(bytes);
-        timeout(PATIENCE, sending).await.expect("sent in time").expect("open");
+        timeout(patience(PATIENCE), sending).await.expect("sent in time").expect("open");
     }
 
     /// Sends a whole text frame.
@@ -165,7 +168,10 @@ impl Raw {
 
     async fn more(&mut self) -> bool {
         let reading = self.stream.read_buf(&mut self.received);
-        matches!(timeout(PATIENCE, reading).await.expect("something comes in time"), Ok(1..))
+        matches!(
+            timeout(patience(PATIENCE), reading).await.expect("something comes in time"),
+            Ok(1..)
+        )
     }
 }
 

@@ -15,8 +15,20 @@ use tokio::time::sleep;
 
 use crate::raw;
 
-/// The program under test.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_ringcast");
+/// The program under test: the one cargo built for these tests. RINGCAST_TEST_BINARY names another,
+/// for machines that have no cargo.
+pub fn binary() -> PathBuf {
+    let named = std::env::var_os("RINGCAST_TEST_BINARY");
+    named.map_or_else(|| env!("CARGO_BIN_EXE_ringcast").into(), PathBuf::from)
+}
+
+/// How long to wait before giving up, as `limit` is meant for ordinary machines. On those that are
+/// many times slower (emulated ones), RINGCAST_TEST_PATIENCE says how many.
+pub fn patience(limit: Duration) -> Duration {
+    let factor = std::env::var("RINGCAST_TEST_PATIENCE").ok();
+    let factor = factor.map_or(1, |factor| factor.parse().expect("RINGCAST_TEST_PATIENCE counts"));
+    limit * factor
+}
 
 /// How a server is run.
 #[derive(Debug, Clone, Copy)]
@@ -84,7 +96,7 @@ impl Server {
     }
 
     async fn until_ready(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + patience(Duration::from_secs(20));
         loop {
             if let Some(answer) = raw::get(self.admin, "/readyz").await
                 && answer.status == 200
@@ -119,9 +131,9 @@ impl Server {
         assert_eq!(result, 0, "the child is there to be signalled");
     }
 
-    /// How it ended, if it does within `limit`.
+    /// How it ended, if it does within `limit` (and [`patience`]).
     pub async fn ended(&mut self, limit: Duration) -> ExitStatus {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patience(limit);
         loop {
             if let Some(status) = self.child.try_wait().expect("waitable") {
                 return status;
@@ -179,7 +191,7 @@ impl Drop for Server {
 
 /// A command with nothing of this process's environment that would configure it.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.args(arguments).stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("RINGCAST_") || name == "NOTIFY_SOCKET" {
