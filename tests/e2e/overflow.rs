@@ -297,21 +297,13 @@ overflow = \"drop_oldest\"
     let (top, tables) = rules.split_at(rules.find("[[").expect("a table"));
     let server = Server::start(setup, &format!("{top}{SMALL}{tables}")).await;
     let (mut oldest, mut account) = stalled(&server, "md.a", 300).await;
-    account.enter(&oldest.hear().await);
-    let mut last = String::new();
-    while !account.is_complete(300) {
-        let heard = oldest.hear().await;
-        heard.kind().clone_into(&mut last);
-        account.enter(&heard);
-    }
-    assert_eq!(last, "message", "drop_oldest");
+    read_to(&mut oldest, &mut account, 300).await;
+    assert!(account.gaps > 0 && account.run >= 24, "drop_oldest ends with a full outbox");
+    // Once an emulated machine published so slowly that the kernel took a little more from a
+    // full outbox, and the very last message was not among the lost: a few may follow the gap.
     let (mut newest, mut account) = stalled(&server, "md.keep.a", 300).await;
-    while !account.is_complete(300) {
-        let heard = newest.hear().await;
-        heard.kind().clone_into(&mut last);
-        account.enter(&heard);
-    }
-    assert_eq!(last, "gap", "drop_newest");
+    read_to(&mut newest, &mut account, 300).await;
+    assert!(account.gaps > 0 && account.run < 24, "drop_newest does not: {account:?}");
     let (mut closed, _) = stalled(&server, "other", 300).await;
     assert_eq!(closed.closed().await.0, 4409, "the default");
 }
