@@ -67,6 +67,8 @@ pub enum Completion {
     },
     /// The connection is broken (reset, timed out, unreachable). Told at most once, after every
     /// byte that could still be received; nothing but [`Driver::close`] makes sense afterwards.
+    /// Where a send met the failure first ([`Sent::Failed`]), an
+    /// [`EndOfStream`](Self::EndOfStream) may be told instead: the kernel hands an error out once.
     Failed {
         /// Which socket.
         socket: SocketId,

@@ -108,7 +108,23 @@ pub(crate) fn a_reset_in_the_middle_of_sending_is_told<K: Kind>() {
     drop(client);
     world.until("an end of waiting", |world| world.of(socket).writable == 1);
     assert!(matches!(world.send(socket, &[&flood]), Sent::Failed(_)));
-    world.until("a failure", |world| world.of(socket).failed.is_some());
+    world.until("an end", |world| world.of(socket).failed.is_some() || world.of(socket).ended);
+}
+
+/// Once, on two slow CPUs, the send was there before the driver had received, and the claim above,
+/// which then asked for a failure, waited in vain: the kernel hands the error out once, and whoever
+/// receives afterwards meets the end of a stream.
+pub(crate) fn a_reset_that_a_send_met_first_ends_the_stream_all_the_same<K: Kind>() {
+    let mut world = World::<K>::new();
+    let (client, socket) = world.pair();
+    world.idle(Duration::from_millis(10));
+    reset_on_close(&client);
+    drop(client);
+    let start = Instant::now();
+    while !matches!(world.send(socket, &[b"x"]), Sent::Failed(_)) {
+        assert!(start.elapsed() < Duration::from_secs(20), "a reset shows in sends");
+    }
+    world.until("an end", |world| world.of(socket).failed.is_some() || world.of(socket).ended);
 }
 
 pub(crate) fn a_reset_after_the_end_shows_in_sends<K: Kind>() {

@@ -117,6 +117,7 @@ macro_rules! contract {
                     a_reset_before_the_first_byte_is_told_once
                     a_reset_after_bytes_is_told_after_them
                     a_reset_in_the_middle_of_sending_is_told
+                    a_reset_that_a_send_met_first_ends_the_stream_all_the_same
                     a_reset_after_the_end_shows_in_sends
                     a_reset_while_paused_is_told_after_resume
                     a_slot_reused_at_once_never_hears_its_predecessor
