@@ -85,8 +85,10 @@ pub struct Hub {
     unsettled: Vec<TopicId>,
     /// How far `settle` has come.
     cursor: settle::Cursor,
-    /// Acks that wait until what they promise is in the outboxes.
+    /// Acks that wait until what they promise is in the outboxes and in the mailboxes.
     acks: Vec<publish::Ack>,
+    /// How many of them, from the first on, wait for the mailboxes only.
+    acks_settled: usize,
     /// Letters for other shards, in order.
     letters: Vec<(ShardIndex, Letter)>,
     /// Bytes of the segments alive on this shard.
@@ -164,6 +166,7 @@ impl Hub {
             unsettled: Vec::new(),
             cursor: settle::Cursor::default(),
             acks: Vec::new(),
+            acks_settled: 0,
             letters: Vec::new(),
             segments: Meter::default(),
             counts: Counts::default(),

@@ -131,11 +131,12 @@ impl Hub {
         Ok(())
     }
 
-    /// Answers the publishes whose messages have been offered to all. Call it after
-    /// [`settle`](Self::settle) is done.
+    /// Answers the publishes whose messages have been offered to all by
+    /// [`settle`](Self::settle). Call it when the letters up to then are in their mailboxes.
     pub fn acknowledge_settled(&mut self) {
+        let settled = std::mem::take(&mut self.acks_settled);
         let mut acks = std::mem::take(&mut self.acks);
-        for Ack { shard, client, id, topic, seq } in acks.drain(..) {
+        for Ack { shard, client, id, topic, seq } in acks.drain(..settled) {
             // Acked in the tick of its publish, or when the mailboxes have room again. A channel
             // that was forgotten in between waited a minute for that: its publisher is not told.
             let Some(channel) = self.topics.get(topic) else { continue };

@@ -73,6 +73,7 @@ impl Hub {
         }
         self.unsettled.clear();
         self.cursor = Cursor::default();
+        self.acks_settled = self.acks.len();
         Settled::Done
     }
 

@@ -21,15 +21,20 @@ impl<D: Driver> Shard<D> {
         // Letters with messages leave before letters with acks, and FIFO keeps it so: whoever
         // hears the ack, the messages were in the mailbox of every shard before.
         self.post_letters();
-        if !self.post.holds_deliveries() {
-            self.hub.acknowledge_settled();
-            self.post_letters();
-        }
+        self.acknowledge();
         self.close_overflowed(now);
         self.flush(now);
         self.relieve(now);
         // Who was cut off just now has let go of channels, and their homes are told before the rest.
         self.post_letters();
+    }
+
+    /// Answers the publishes whose messages are in every mailbox they have to reach.
+    pub(super) fn acknowledge(&mut self) {
+        if !self.post.holds_deliveries() {
+            self.hub.acknowledge_settled();
+            self.post_letters();
+        }
     }
 
     /// Sends what waits for everybody who can be sent to.

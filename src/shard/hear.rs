@@ -10,6 +10,9 @@ impl<D: Driver> Shard<D> {
     pub(super) fn hear(&mut self, now: Time) {
         if self.post.is_congested() {
             self.post.empty_shelves();
+            // Before anything is heard that may fill the shelves again: else acks would wait for
+            // a pause that need not come.
+            self.acknowledge();
         }
         for _ in 0..LETTERS_PER_TICK_MAX {
             let Some(letter) = self.post.next_letter() else { break };

@@ -141,6 +141,10 @@ impl One {
     }
 
     fn with(memory_bytes_max: usize, shards: u16) -> Self {
+        Self::with_room(memory_bytes_max, shards, MailboxRoom::default())
+    }
+
+    fn with_room(memory_bytes_max: usize, shards: u16, room: MailboxRoom) -> Self {
         let settings = Settings {
             conn: conn::Settings {
                 message_bytes_max: 1_000,
@@ -167,8 +171,7 @@ impl One {
         };
         let epoll = Epoll::new(&crate::io::Settings::default()).expect("a driver");
         let waker = epoll.waker();
-        let ((address, mailbox), (neighbour, its_mailbox)) =
-            (mailbox(MailboxRoom::default()), mailbox(MailboxRoom::default()));
+        let ((address, mailbox), (neighbour, its_mailbox)) = (mailbox(room), mailbox(room));
         let all = [(address, waker.clone()), (neighbour, waker.clone())];
         let driver = Paper {
             sockets: BTreeMap::from([(SOCKET, Socket { room: usize::MAX, ..Socket::default() })]),
@@ -220,6 +223,29 @@ impl One {
 
     fn text(&mut self, text: &str) {
         self.send(&frame(Opcode::Text, text.as_bytes()));
+    }
+
+    fn publish(&mut self, channel: &str) {
+        self.text(&format!(r#"{{"type":"publish","id":1,"channel":"{channel}","payload":1}}"#));
+    }
+
+    /// Attaches the second shard to a channel whose home is here, once something was published to
+    /// it, and returns its name.
+    fn attach_neighbour(&mut self) -> String {
+        // The first that is acknowledged at once has its home here.
+        let mut names = (0..).map(|number| format!("c{number}"));
+        let at_home = |name: &String| {
+            self.publish(name);
+            self.acks() == 1
+        };
+        let channel = names.find(at_home).expect("one of them");
+        while self.neighbour.next_letter().is_some() {
+            self.tick();
+        }
+        let attach = Request::Attach { channel: channel.as_str().into(), shard: 1, topic: SOCKET };
+        self.neighbour.send(0, Letter::Request(attach));
+        self.tick();
+        channel
     }
 
     fn acks(&mut self) -> usize {
@@ -419,25 +445,12 @@ fn a_crowd_of_timers_is_spread_over_ticks_and_nobody_is_forgotten() {
 #[test]
 fn an_ack_waits_until_the_message_is_in_the_mailbox_of_every_shard_with_subscribers() {
     let mut one = One::with(1 << 20, 2);
-    let publish = |one: &mut One, channel: &str| {
-        one.text(&format!(r#"{{"type":"publish","id":1,"channel":"{channel}","payload":1}}"#));
-    };
-    // The first that is acknowledged at once has its home here.
-    let mut names = (0..).map(|number| format!("c{number}"));
-    let at_home = |name: &String| {
-        publish(&mut one, name);
-        one.acks() == 1
-    };
-    let channel = names.find(at_home).expect("one of them");
-    while one.neighbour.next_letter().is_some() {}
-    let attach = Request::Attach { channel: channel.as_str().into(), shard: 1, topic: SOCKET };
-    one.neighbour.send(0, Letter::Request(attach));
-    one.tick();
+    let channel = one.attach_neighbour();
     for _ in 0..MAILBOX_LETTERS_MAX {
         let letter = Letter::Delivery(Delivery::Refused { topic: SOCKET });
         one.neighbour.send(1, letter);
     }
-    publish(&mut one, &channel);
+    one.publish(&channel);
     one.tick();
     assert_eq!(one.acks(), 1, "the message waits on the shelf");
     while one.neighbour.next_letter().is_some() {}
@@ -445,6 +458,25 @@ fn an_ack_waits_until_the_message_is_in_the_mailbox_of_every_shard_with_subscrib
     assert_eq!(one.acks(), 2);
     let letter = one.neighbour.next_letter();
     assert!(matches!(letter, Some(Letter::Delivery(Delivery::Messages { .. }))), "{letter:?}");
+}
+
+/// What was seen: while a mailbox stayed full because more was published in every tick, nobody was
+/// told that anything was taken, and the acks that waited grew without bound. Why: a tick looked for
+/// empty shelves only after it had filled them again.
+#[test]
+fn acks_come_also_while_every_tick_fills_a_mailbox_again() {
+    let room = MailboxRoom { letters: 1, ..MailboxRoom::default() };
+    let mut one = One::with_room(1 << 20, 2, room);
+    let channel = one.attach_neighbour();
+    while one.neighbour.next_letter().is_some() {}
+    one.publish(&channel);
+    for tick in 1..20 {
+        one.publish(&channel);
+        assert!(one.shard.post.holds_deliveries(), "the mailbox has room for one letter");
+        assert_eq!(one.acks(), 1 + tick, "all but the last one, which waits on the shelf");
+        let letter = one.neighbour.next_letter();
+        assert!(matches!(letter, Some(Letter::Delivery(_))), "{letter:?}");
+    }
 }
 
 /// What was seen: a peer that was passed on, and for which the other shard's driver had no room,
