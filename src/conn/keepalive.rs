@@ -47,6 +47,12 @@ impl Keepalive {
         self.message = now;
     }
 
+    /// What it may have said was not read: its silence until now says nothing.
+    pub(super) fn excuse(&mut self, now: Time) {
+        self.heard(now);
+        self.message(now);
+    }
+
     /// When the last byte came.
     pub(super) const fn last_heard(&self) -> Time {
         self.heard

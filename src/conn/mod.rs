@@ -189,6 +189,11 @@ impl Conn {
         }
     }
 
+    /// Its silence until now says nothing, because it was not read from.
+    pub fn excuse(&mut self, now: Time) {
+        self.keepalive.excuse(now);
+    }
+
     /// When to look at the time next.
     #[must_use]
     pub fn deadline(&self, now: Time, settings: &Settings) -> Time {

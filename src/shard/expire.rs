@@ -14,6 +14,10 @@ impl<D: Driver> Shard<D> {
         self.wheel.expire(now, &mut due);
         for socket in due.drain(..due.len().min(TIMERS_PER_TICK_MAX)) {
             let Some(connection) = self.conns.get_mut(socket) else { continue };
+            // Who is not read from because others cannot keep up may have answered long ago.
+            if connection.held_back {
+                connection.conn.excuse(now);
+            }
             let replies = &mut self.scratch.replies;
             match connection.conn.expire(now, replies, &self.settings.conn) {
                 Expired::Later(time) => {

@@ -98,9 +98,14 @@ impl<D: Driver> Shard<D> {
             self.driver.await_writable(client);
             self.metrics.outbox_depth.observe(u64::from(self.hub.messages_waiting(client)));
             self.throttle(client);
+            // It is not read from while it does not read its replies, but it does read.
+            let connection = self.conns.get_mut(client).filter(|_| taken > 0);
+            if let Some(connection) = connection.filter(|connection| connection.throttled) {
+                connection.conn.excuse(now);
+            }
         }
         if progress.unthrottled {
-            self.unthrottle(client);
+            self.unthrottle(now, client);
         }
         if progress.finished {
             self.finished(now, client);

@@ -26,7 +26,7 @@ impl<D: Driver> Shard<D> {
             }
         }
         if !self.held_back.is_empty() && !self.post.is_congested() {
-            self.release_held_back();
+            self.release_held_back(now);
         }
     }
 

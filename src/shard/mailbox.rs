@@ -76,7 +76,8 @@ impl Default for MailboxRoom {
 pub fn mailbox(room: MailboxRoom) -> (Address, Mailbox) {
     let (requests_in, requests) = letters(room, Request::pointed_bytes);
     let (deliveries_in, deliveries) = letters(room, Delivery::pointed_bytes);
-    let (notes_in, notes) = bounded(room.letters);
+    // Notes are few, and the house waits for room when it has one.
+    let (notes_in, notes) = bounded(MAILBOX_LETTERS_MAX);
     (
         Address { requests: requests_in, deliveries: deliveries_in, notes: notes_in },
         Mailbox { requests, deliveries, notes },

@@ -90,6 +90,13 @@ struct Connection {
     held_back: bool,
 }
 
+impl Connection {
+    /// Whether there is no reason not to read.
+    const fn is_read(&self) -> bool {
+        !self.throttled && !self.held_back
+    }
+}
+
 /// Buffers that live longer than a tick only to keep their memory, except for `due`, which may
 /// keep timers that a tick had no time for.
 #[derive(Debug, Default)]

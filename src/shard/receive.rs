@@ -108,28 +108,28 @@ impl<D: Driver> Shard<D> {
     /// Stops reading from a client that does not read its replies.
     pub(super) fn throttle(&mut self, socket: SocketId) {
         if self.hub.throttle(socket) {
-            self.change_reading(socket, |connection| connection.throttled = true);
+            self.stop_reading(socket, |connection| connection.throttled = true);
         }
     }
 
     /// Reads again from a client whose replies have left.
-    pub(super) fn unthrottle(&mut self, socket: SocketId) {
-        self.change_reading(socket, |connection| connection.throttled = false);
+    pub(super) fn unthrottle(&mut self, now: Time, socket: SocketId) {
+        self.read_again(now, socket, |connection| connection.throttled = false);
     }
 
     /// Stops reading from a client whose requests another shard has no room for.
     fn hold_back(&mut self, socket: SocketId) {
         let Some(connection) = self.conns.get(socket) else { return };
         if !connection.held_back {
-            self.change_reading(socket, |connection| connection.held_back = true);
+            self.stop_reading(socket, |connection| connection.held_back = true);
             self.held_back.push(socket);
         }
     }
 
     /// Reads again from the clients that were held back.
-    pub(super) fn release_held_back(&mut self) {
+    pub(super) fn release_held_back(&mut self, now: Time) {
         for socket in std::mem::take(&mut self.held_back) {
-            self.change_reading(socket, |connection| connection.held_back = false);
+            self.read_again(now, socket, |connection| connection.held_back = false);
         }
     }
 
@@ -159,15 +159,25 @@ impl<D: Driver> Shard<D> {
         self.held_bytes -= std::mem::replace(&mut connection.held_bytes, held) as usize;
     }
 
-    fn change_reading(&mut self, socket: SocketId, change: impl FnOnce(&mut Connection)) {
+    /// Reads from `socket` no more, for the reason that `mark` notes.
+    fn stop_reading(&mut self, socket: SocketId, mark: impl FnOnce(&mut Connection)) {
         let Some(connection) = self.conns.get_mut(socket) else { return };
-        let was_read = !connection.throttled && !connection.held_back;
-        change(connection);
-        let is_read = !connection.throttled && !connection.held_back;
-        match (was_read, is_read) {
-            (true, false) => self.driver.pause(socket),
-            (false, true) => self.driver.resume(socket),
-            _ => {}
+        let was_read = connection.is_read();
+        mark(connection);
+        if was_read {
+            self.driver.pause(socket);
+        }
+    }
+
+    /// Reads from `socket` again, unless there is a reason left when `clear` has taken one away.
+    fn read_again(&mut self, now: Time, socket: SocketId, clear: impl FnOnce(&mut Connection)) {
+        let Some(connection) = self.conns.get_mut(socket) else { return };
+        let was_read = connection.is_read();
+        clear(connection);
+        if !was_read && connection.is_read() {
+            // What it has said meanwhile is read from the next harvest on.
+            connection.conn.excuse(now);
+            self.driver.resume(socket);
         }
     }
 }

@@ -156,7 +156,7 @@ impl One {
                 echo: false,
                 pages: Vec::new(),
             },
-            hub: crate::hub::Settings {
+            hub: hub::Settings {
                 shard: 0,
                 shards,
                 home_seed: 1,
@@ -515,4 +515,57 @@ fn a_subscriber_that_breaks_off_while_it_is_sent_to_is_told_to_its_channels_home
     assert!(one.socket().closed);
     let told = one.neighbour.next_letter();
     assert!(matches!(told, Some(Letter::Request(Request::Detach { .. }))), "{told:?}");
+}
+
+/// What was seen: while another shard's mailbox stayed full, clients that were not read from for it
+/// were closed as if they had not answered their pings.
+#[test]
+fn who_is_not_read_from_because_others_cannot_keep_up_is_not_held_to_its_pong() {
+    let room = MailboxRoom { letters: 1, ..MailboxRoom::default() };
+    let mut one = One::with_room(1 << 20, 2, room);
+    let channel = one.attach_neighbour();
+    one.publish(&channel);
+    one.publish(&channel);
+    assert!(one.socket().paused, "the neighbour's mailbox is full");
+    for _ in 0..100 {
+        one.now = one.now + Duration::from_secs(1);
+        one.tick();
+    }
+    while one.socket().paused {
+        assert!(one.neighbour.next_letter().is_some(), "there is what the mailbox is full of");
+        one.tick();
+    }
+    for _ in 0..20 {
+        one.now = one.now + Duration::from_secs(1);
+        one.tick();
+        assert!(!one.socket().closed, "it could not be heard");
+    }
+    for _ in 0..40 {
+        one.now = one.now + Duration::from_secs(1);
+        one.tick();
+    }
+    assert!(one.socket().closed, "it could, and said nothing");
+}
+
+/// What was seen: a client that read slowly, and whose replies waited for longer than a ping and its
+/// pong may take, was closed for not answering, because its answer was not read either.
+#[test]
+fn who_reads_its_replies_slowly_is_alive() {
+    let mut one = One::new();
+    one.socket().room = 0;
+    while !one.socket().paused {
+        one.send(&frame(Opcode::Ping, &[0; 125]).repeat(10));
+    }
+    for _ in 0..100 {
+        one.now = one.now + Duration::from_secs(1);
+        one.socket().room = 10;
+        one.shard.driver.completions.push_back(Completion::Writable { socket: SOCKET });
+        one.tick();
+        assert!(!one.socket().closed);
+    }
+    for _ in 0..60 {
+        one.now = one.now + Duration::from_secs(1);
+        one.tick();
+    }
+    assert!(one.socket().closed, "it reads no more");
 }

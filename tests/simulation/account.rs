@@ -27,8 +27,6 @@ struct Following {
     last: u64,
     /// Whether the last thing heard was a gap.
     after_gap: bool,
-    /// Whether that was for want of memory.
-    was_memory: bool,
 }
 
 /// What a peer knows.
@@ -39,6 +37,8 @@ pub struct Account {
     /// Pings that are not answered: what they say, where in the stream they end, and since when
     /// the server has read them, if it has.
     pings: VecDeque<(Vec<u8>, u64, Option<u64>)>,
+    /// How many of them the server has read.
+    pings_heard: usize,
     /// Messages told as lost.
     pub lost: u64,
     pub received: u64,
@@ -58,10 +58,11 @@ impl Account {
 
     /// The server has read the peer's stream up to `read`, at the latest `now`.
     pub fn heard_by_server(&mut self, read: u64, now: u64) {
-        for (_, end, heard) in &mut self.pings {
-            if heard.is_none() && *end <= read {
-                *heard = Some(now);
-            }
+        while let Some((_, _, heard)) =
+            self.pings.get_mut(self.pings_heard).filter(|(_, end, _)| *end <= read)
+        {
+            *heard = Some(now);
+            self.pings_heard += 1;
         }
     }
 
@@ -99,12 +100,11 @@ impl Account {
         }
     }
 
-    /// The last thing heard of a channel is its newest message, not that it was lost, unless
-    /// memory was wanting.
+    /// The last thing heard of a channel is its newest message, not that it was lost.
     pub fn check_newest(&self) {
         for (channel, following) in &self.following {
             assert!(
-                !following.after_gap || following.was_memory,
+                !following.after_gap,
                 "{channel}: the oldest give way, and the newest message was lost"
             );
         }
@@ -114,6 +114,7 @@ impl Account {
     pub fn pong(&mut self, payload: &[u8], reached: &mut Reached) {
         let (expected, ..) = self.pings.pop_front().expect("a pong answers a ping");
         assert_eq!(expected, payload, "a pong says what its ping said, in order");
+        self.pings_heard = self.pings_heard.saturating_sub(1);
         if self.pings.len() > 8 {
             reached.count(Situation::ManyPingsOutstanding);
         }
@@ -148,7 +149,6 @@ impl Account {
                     epoch: string("epoch").into(),
                     last: number("seq"),
                     after_gap: false,
-                    was_memory: false,
                 };
                 let before = self.following.insert(channel.to_owned(), following);
                 assert!(before.is_none(), "nobody is subscribed twice: {text}");
@@ -227,7 +227,7 @@ impl Account {
         }
         let epoch = following.epoch.clone();
         ledger.delivered(channel, &epoch, seq, payload);
-        let unanswered = self.pings.iter().find_map(|(_, _, heard)| *heard);
+        let unanswered = self.pings.front().and_then(|(_, _, heard)| *heard);
         if let Some(heard) = unanswered {
             assert!(
                 ledger.was_numbered_by(channel, &epoch, seq, heard),
@@ -249,7 +249,6 @@ impl Account {
             "memory" => Situation::GapForMemory,
             other => panic!("a gap because of {other}"),
         });
-        following.was_memory = reason == "memory";
         if std::mem::replace(&mut following.after_gap, true) {
             reached.count(Situation::GapAfterGap);
         }

@@ -44,6 +44,8 @@ pub struct Peer {
     life: Option<Life>,
     /// When it does something next.
     act_at: u64,
+    /// Before that it does nothing.
+    rest_until: u64,
     /// When it looks at what has arrived, or writes the rest of what it has to say.
     look_at: Option<u64>,
     /// Messages told as lost, in all its lives.
@@ -100,7 +102,7 @@ impl Peer {
     pub fn new(number: u32, mut random: fastrand::Rng, plan: &Plan) -> Self {
         let act_at = random.u64(..plan.habits.pause_us * 4 + 1);
         let (life, look_at, lost, vanished) = (None, None, 0, Vec::new());
-        Self { number, random, life, act_at, look_at, lost, vanished }
+        Self { number, random, life, act_at, rest_until: 0, look_at, lost, vanished }
     }
 
     /// When it has something to do next.
@@ -113,9 +115,9 @@ impl Peer {
         self.life.as_ref().map(|life| life.link)
     }
 
-    /// It does nothing for a while.
+    /// It does nothing before `until`.
     pub fn rest(&mut self, until: u64) {
-        self.act_at += until;
+        self.rest_until = until;
     }
 
     /// Something has arrived for it.
@@ -292,9 +294,11 @@ impl Peer {
     // ---- acting ----
 
     fn act(&mut self, scene: &mut Scene<'_>) {
-        let habits = &scene.plan.habits;
-        let pause = habits.pause_us;
-        self.act_at = scene.now + self.random.u64(pause / 4..=pause * 2);
+        let pause = scene.plan.habits.pause_us;
+        self.act_at = scene.now.max(self.rest_until) + self.random.u64(pause / 4..=pause * 2);
+        if self.rest_until > scene.now {
+            return;
+        }
         let Some(life) = &mut self.life else {
             match scene.mood {
                 Mood::Ordinary => self.connect(scene),
@@ -315,7 +319,9 @@ impl Peer {
         match life.stage {
             Stage::Open => self.live(scene),
             // Some have no patience for an answer.
-            Stage::Plain | Stage::Shaking if self.random.u8(..20) == 0 && habits.reset > 0 => {
+            Stage::Plain | Stage::Shaking
+                if self.random.u8(..20) == 0 && scene.plan.habits.reset > 0 =>
+            {
                 scene.network.reset(life.link);
                 self.end(scene);
             }

@@ -11,7 +11,10 @@ use ringcast::io::sim::{Faults, Line};
 use ringcast::shard::{MailboxRoom, Settings};
 
 /// Things that people do in one world, about.
-const ACTS_MAX: u64 = 6_000;
+const ACTS_MAX: u64 = 10_000;
+
+/// Bytes of memory that no world needs.
+pub const PLENTY: usize = 16 << 20;
 
 /// What a world is made of.
 #[derive(Debug, Clone)]
@@ -178,7 +181,7 @@ impl Plan {
         // The worlds are many, so each has an end to what happens in it.
         let acts = ACTS_MAX / (1 + u64::from(habits.burst_max) / 12);
         let life_us_max = habits.pause_us * acts / u64::from(peers);
-        Self {
+        let plan = Self {
             shards,
             settings,
             room: room(&mut draw),
@@ -197,7 +200,58 @@ impl Plan {
                 1 => Ending::DrainedInPeace,
                 _ => Ending::Deserted,
             },
+        };
+        match draw.0.u32(..12) {
+            0 => plan.as_crowd(&mut draw),
+            1 => plan.as_departure(&mut draw),
+            2 => plan.as_rush(&mut draw),
+            _ => plan,
         }
+    }
+
+    /// Many who read well on one channel, with outboxes so small that one tick fills them, and
+    /// some of them break off just then.
+    fn as_crowd(mut self, draw: &mut Draw) -> Self {
+        self.peers = draw.0.u32(20..60);
+        self.channels.truncate(1);
+        self.settings.hub.outbox.messages = draw.0.u32(1..5);
+        self.settings.hub.memory_bytes_max = 4 * PLENTY;
+        (self.connections_max, self.per_address_max) = (1_000, None);
+        let habits = &mut self.habits;
+        (habits.subscribe, habits.publish, habits.reset) = (20, draw.0.u32(2..20), 6);
+        (habits.unsubscribe, habits.vanish) = (draw.0.u32(..6), 1);
+        habits.burst_max = draw.0.u32(4..40);
+        (habits.read_slowly, habits.stop_reading) = (0, 0);
+        self
+    }
+
+    /// More is published than the mailboxes hold, in every tick, by people who want to know that
+    /// it was taken.
+    fn as_rush(mut self, draw: &mut Draw) -> Self {
+        self.peers = draw.0.u32(4..30);
+        self.shards = draw.0.u16(2..5);
+        self.settings.hub.shards = self.shards;
+        (self.connections_max, self.per_address_max) = (1_000, None);
+        self.room = MailboxRoom { letters: draw.0.usize(1..4), bytes: draw.0.usize(64..1024) };
+        let habits = &mut self.habits;
+        (habits.publish, habits.burst_max, habits.anonymous) = (80, draw.0.u32(20..60), 0);
+        (habits.payload_bytes_max, habits.pause_us) = (8, draw.0.u64(100..2_000));
+        self.life_us = self.life_us.min(draw.0.u64(100_000..600_000));
+        self
+    }
+
+    /// The server drains while mailboxes are full and shards stall, and soon.
+    fn as_departure(mut self, draw: &mut Draw) -> Self {
+        self.ending = Ending::DrainedInTrouble(draw.0.u16(500..1000));
+        self.shards = draw.0.u16(2..5);
+        self.settings.hub.shards = self.shards;
+        self.settings.drain_window = draw.millis(20, 500);
+        self.room = MailboxRoom { letters: draw.0.usize(1..4), bytes: draw.0.usize(64..1024) };
+        self.weather.stall_ppm = draw.0.u32(2_000..40_000);
+        self.weather.stall_us_max = draw.scale(10_000, 2_000_000);
+        (self.habits.publish, self.habits.anonymous) = (60, 0);
+        self.habits.burst_max = draw.0.u32(1..20);
+        self
     }
 
     /// How one of them is connected.
@@ -308,7 +362,7 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
             },
             channels_per_client_max: draw.scale(1, 16) as usize,
             channels_max: if draw.one_in(5) { draw.0.usize(1..4) } else { 1_000 },
-            memory_bytes_max: if tight { draw.scale(2_000, 40_000) as usize } else { 64 << 20 },
+            memory_bytes_max: if tight { draw.scale(2_000, 40_000) as usize } else { 4 * PLENTY },
             rules: Rules {
                 rules: vec![
                     rule("new*", Overflow::DropNewest),
@@ -318,7 +372,7 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
             },
         },
         drain_window: draw.millis(500, 30_000),
-        held_bytes_max: if tight { draw.scale(500, 20_000) as usize } else { 16 << 20 },
+        held_bytes_max: if tight { draw.scale(500, 20_000) as usize } else { PLENTY },
     }
 }
 

@@ -97,7 +97,7 @@ pub fn on_failure(arguments: &Arguments) {
         let link = LINK.get().map(|link| format!("{link:?}"));
         println!("FAILED seed {seed}: {said}");
         println!("concerning {}", link.as_deref().unwrap_or("no connection in particular"));
-        if arguments.seed.is_none() {
+        if arguments.seed.is_none() && !arguments.brief {
             let smallest = shrink(seed, &said);
             let shown = smallest.join(" ");
             println!("replay: cargo run --release --bin ringcast-sim -- {shown} --trace");

@@ -33,6 +33,9 @@ use plan::Plan;
 use report::Totals;
 use world::{Outcome, World};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Lives through simulated worlds and fails with the first that breaks a promise.
 #[derive(Debug, Clone, Parser)]
 struct Arguments {
@@ -54,6 +57,9 @@ struct Arguments {
     /// Fails when a situation of the table was never reached.
     #[arg(long)]
     everywhere: bool,
+    /// Says what failed and no more: no smaller world, no events.
+    #[arg(long)]
+    brief: bool,
     /// Fewer people than the seed decides.
     #[arg(long)]
     peers: Option<u32>,

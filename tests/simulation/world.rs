@@ -15,7 +15,7 @@ use ringcast::time::{Clock, Time};
 
 use crate::ledger::Ledger;
 use crate::peer::{Mood, Peer, Scene};
-use crate::plan::{Ending, Plan};
+use crate::plan::{Ending, PLENTY, Plan};
 use crate::reached::{Reached, Situation};
 
 const SECOND: u64 = 1_000_000;
@@ -154,7 +154,7 @@ impl World {
             Ending::Deserted => {
                 self.run_until(self.plan.life_us / 2);
                 for peer in &mut self.peers {
-                    peer.rest(self.plan.lull_us);
+                    peer.rest(self.now + self.plan.lull_us);
                 }
                 self.run_until(self.plan.life_us + self.plan.lull_us);
                 self.heal();
@@ -188,6 +188,8 @@ impl World {
             turn.at = turn.at.map(|at| at.min(self.now));
         }
         self.for_each_peer(|peer, scene| peer.heal(scene));
+        self.run_until(self.now + SECOND);
+        let well = self.well();
         self.get_even();
         // Who vanished is found out by its silence, who dawdles by its time limit.
         let conn = &self.plan.settings.conn;
@@ -209,13 +211,28 @@ impl World {
             self.run_until(self.now + SECOND / 2);
         }
         self.get_even();
-        // With several, the oldest of all of them give way.
-        if self.plan.channels.len() == 1 && self.plan.channels[0].starts_with("old") {
+        let is_cut_off =
+            self.plan.settings.conn.idle_timeout.is_some() || self.is_short_of_memory();
+        assert!(is_cut_off || self.well() == well, "who is well when all is well stays connected");
+        // With several channels, the oldest of all of them give way; for want of memory, all do.
+        let is_plain = self.plan.channels.len() == 1 && !self.is_short_of_memory();
+        if is_plain && self.plan.channels[0].starts_with("old") {
             for peer in &self.peers {
                 peer.check_newest();
             }
         }
         self.check_losses();
+    }
+
+    /// The connections of those who mean well.
+    fn well(&self) -> Vec<LinkId> {
+        self.peers.iter().filter(|peer| peer.is_well()).filter_map(Peer::link).collect()
+    }
+
+    /// Whether the plan is that memory is never enough.
+    fn is_short_of_memory(&self) -> bool {
+        self.plan.settings.hub.memory_bytes_max < PLENTY
+            || self.plan.settings.held_bytes_max < PLENTY
     }
 
     /// Nobody who means well is owed anything.
