@@ -202,16 +202,16 @@ impl Plan {
             },
         };
         match draw.0.u32(..12) {
-            0 => plan.as_crowd(&mut draw),
-            1 => plan.as_departure(&mut draw),
-            2 => plan.as_rush(&mut draw),
+            0 => plan.into_crowd(&mut draw),
+            1 => plan.into_departure(&mut draw),
+            2 => plan.into_rush(&mut draw),
             _ => plan,
         }
     }
 
     /// Many who read well on one channel, with outboxes so small that one tick fills them, and
     /// some of them break off just then.
-    fn as_crowd(mut self, draw: &mut Draw) -> Self {
+    fn into_crowd(mut self, draw: &mut Draw) -> Self {
         self.peers = draw.0.u32(20..60);
         self.channels.truncate(1);
         self.settings.hub.outbox.messages = draw.0.u32(1..5);
@@ -227,7 +227,7 @@ impl Plan {
 
     /// More is published than the mailboxes hold, in every tick, by people who want to know that
     /// it was taken.
-    fn as_rush(mut self, draw: &mut Draw) -> Self {
+    fn into_rush(mut self, draw: &mut Draw) -> Self {
         self.peers = draw.0.u32(4..30);
         self.shards = draw.0.u16(2..5);
         self.settings.hub.shards = self.shards;
@@ -241,7 +241,7 @@ impl Plan {
     }
 
     /// The server drains while mailboxes are full and shards stall, and soon.
-    fn as_departure(mut self, draw: &mut Draw) -> Self {
+    fn into_departure(mut self, draw: &mut Draw) -> Self {
         self.ending = Ending::DrainedInTrouble(draw.0.u16(500..1000));
         self.shards = draw.0.u16(2..5);
         self.settings.hub.shards = self.shards;

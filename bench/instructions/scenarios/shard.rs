@@ -7,7 +7,7 @@ use ringcast::io::{Driver, SocketId};
 use ringcast::mem::Key;
 use ringcast::proto::ws::Opcode;
 use ringcast::proto::ws::frame::write_masked;
-use ringcast::shard::{Admission, Metrics, Post, Settings, Shard, Shared, mailbox};
+use ringcast::shard::{Admission, MailboxRoom, Metrics, Post, Settings, Shard, Shared, mailbox};
 use ringcast::time::{Clock, Time};
 
 use super::requests::{UPGRADE, conn_settings, publish, subscribe};
@@ -58,7 +58,7 @@ impl One {
         };
         let (peers, metrics) = (Peers::default(), Arc::new(Metrics::default()));
         let driver = Sink::new(peers.clone());
-        let (address, mailbox) = mailbox();
+        let (address, mailbox) = mailbox(MailboxRoom::default());
         let shared = Shared {
             post: Post::new(mailbox, [(address, driver.waker())]),
             admission: Arc::new(Admission::new(1, CONNECTIONS_MAX, None)),
