@@ -220,6 +220,12 @@ impl Hub {
         self.clients.throttle(client)
     }
 
+    /// Whether there are letters for other shards.
+    #[must_use]
+    pub const fn has_letters(&self) -> bool {
+        !self.letters.is_empty()
+    }
+
     /// Letters for other shards since the last call, in order.
     pub fn take_letters(&mut self, letters: &mut Vec<(ShardIndex, Letter)>) {
         letters.append(&mut self.letters);

@@ -40,6 +40,9 @@ impl<D: Driver> Shard<D> {
 
     /// Hands the hub's letters to the post.
     pub(super) fn post_letters(&mut self) {
+        if !self.hub.has_letters() {
+            return;
+        }
         let mut letters = std::mem::take(&mut self.scratch.letters);
         self.hub.take_letters(&mut letters);
         for (shard, letter) in letters.drain(..) {

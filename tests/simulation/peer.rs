@@ -162,6 +162,7 @@ impl Peer {
 
     /// Everything heals: it reads, says things whole, and lets go of what is beyond repair.
     pub fn heal(&mut self, scene: &mut Scene<'_>) {
+        self.rest_until = 0;
         self.act_at = scene.now + self.random.u64(..100_000);
         self.look_at = Some(scene.now + 1);
         let Some(life) = &mut self.life else { return };
