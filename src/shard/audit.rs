@@ -74,6 +74,12 @@ impl<D: Driver> Shard<D> {
             "{} connections and {timers} timers: somebody has no time limit",
             audit.connections
         );
+        assert!(
+            audit.timers <= audit.connections,
+            "{} connections and {} timers: somebody who is gone has one",
+            audit.connections,
+            audit.timers
+        );
         audit
     }
 

@@ -48,10 +48,8 @@ pub struct Peer {
     rest_until: u64,
     /// When it looks at what has arrived, or writes the rest of what it has to say.
     look_at: Option<u64>,
-    /// Messages told as lost, in all its lives.
-    pub lost: u64,
-    /// Connections that it left without a word to anybody.
-    pub vanished: Vec<LinkId>,
+    /// Messages told as lost, in the lives before this one.
+    lost: u64,
 }
 
 /// One connection of somebody.
@@ -101,8 +99,8 @@ const NO_FAULT: &[u16] = &[1000, 1001, 1013, 4409];
 impl Peer {
     pub fn new(number: u32, mut random: fastrand::Rng, plan: &Plan) -> Self {
         let act_at = random.u64(..plan.habits.pause_us * 4 + 1);
-        let (life, look_at, lost, vanished) = (None, None, 0, Vec::new());
-        Self { number, random, life, act_at, rest_until: 0, look_at, lost, vanished }
+        let (life, look_at, lost) = (None, None, 0);
+        Self { number, random, life, act_at, rest_until: 0, look_at, lost }
     }
 
     /// When it has something to do next.
@@ -137,6 +135,7 @@ impl Peer {
     pub fn owed(&self, network: &Network, ledger: &Ledger) -> Option<String> {
         let life = self.life.as_ref()?;
         let what = match life.stage {
+            _ if life.is_dawdling() => Some("to be told that its time is up".to_owned()),
             _ if life.insulted.is_some() => Some("the answer to its insult".to_owned()),
             Stage::Open if !life.outgoing.is_empty() => Some("to be heard".to_owned()),
             Stage::Open => life.account.owed(ledger),
@@ -168,8 +167,8 @@ impl Peer {
         let Some(life) = &mut self.life else { return };
         (life.reading, life.dribble) = (Reading::Eager, 0);
         let is_insulting = life.insulted.is_some() && !life.lied && life.stage == Stage::Open;
-        if is_insulting {
-            return; // The server has to answer that.
+        if is_insulting || life.is_dawdling() {
+            return; // The server has to end that.
         }
         if !life.is_well() || life.stage == Stage::Plain {
             scene.network.reset(life.link);
@@ -481,7 +480,6 @@ impl Peer {
                 let after = self.random.u64(1_000_000..200_000_000);
                 scene.reached.count(Situation::PeerVanished);
                 scene.network.vanish(life.link, after);
-                self.vanished.push(life.link);
                 self.end(scene);
             }
         }
@@ -515,7 +513,7 @@ impl Peer {
         self.look_at = None;
     }
 
-    /// Forgets the connection it has, as if the process had ended; returns what was lost on it.
+    /// Messages told as lost, in all its lives.
     pub fn lost_so_far(&self) -> u64 {
         self.lost + self.life.as_ref().map_or(0, |life| life.account.lost)
     }
@@ -568,6 +566,11 @@ impl Life {
             && !self.said_close
             && !self.heard_close
             && self.insulted.is_none()
+    }
+
+    /// Whether it has sent a part of its request and will not send the rest.
+    fn is_dawdling(&self) -> bool {
+        self.lied && self.stage == Stage::Shaking
     }
 
     fn say(&mut self, bytes: &[u8]) {

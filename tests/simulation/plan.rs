@@ -209,14 +209,18 @@ impl Plan {
         }
     }
 
-    /// Many who read well on one channel, with outboxes so small that one tick fills them, and
-    /// some of them break off just then.
+    /// Many who read well, with outboxes so small that one tick fills them, and some of them break
+    /// off just then.
     fn into_crowd(mut self, draw: &mut Draw) -> Self {
         self.peers = draw.0.u32(20..60);
-        self.channels.truncate(1);
+        self.channels = (0..draw.0.u32(1..4)).map(|number| format!("old{number}")).collect();
+        self.settings.hub.channels_per_client_max = 4;
+        self.settings.hub.channels_max = 1_000;
         self.settings.hub.outbox.messages = draw.0.u32(1..5);
         self.settings.hub.memory_bytes_max = 4 * PLENTY;
         (self.connections_max, self.per_address_max) = (1_000, None);
+        // That somebody broke off is found out by a send, more often than it is told before.
+        (self.faults.told_late, self.faults.completions_max) = (600, draw.0.usize(2..12));
         let habits = &mut self.habits;
         (habits.subscribe, habits.publish, habits.reset) = (20, draw.0.u32(2..20), 6);
         (habits.unsubscribe, habits.vanish) = (draw.0.u32(..6), 1);
@@ -251,6 +255,13 @@ impl Plan {
         self.weather.stall_us_max = draw.scale(10_000, 2_000_000);
         (self.habits.publish, self.habits.anonymous) = (60, 0);
         self.habits.burst_max = draw.0.u32(1..20);
+        if draw.0.bool() {
+            // Or in peace, while those who read slowly have something waiting.
+            self.settings.drain_window = draw.millis(200, 2_000);
+            self.weather = Weather { turn_us_max: 100, ..Weather::default() };
+            (self.habits.read_slowly, self.habits.stop_reading) = (40, 0);
+            self.settings.hub.outbox = Capacity { messages: 256, bytes: 65_536 };
+        }
         self
     }
 

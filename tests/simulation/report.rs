@@ -100,7 +100,8 @@ pub fn on_failure(arguments: &Arguments) {
         if arguments.seed.is_none() && !arguments.brief {
             let smallest = shrink(seed, &said);
             let shown = smallest.join(" ");
-            println!("replay: cargo run --release --bin ringcast-sim -- {shown} --trace");
+            let profile = if cfg!(debug_assertions) { "--profile proof" } else { "--release" };
+            println!("replay: cargo run {profile} --bin ringcast-sim -- {shown} --trace");
             let trace = replay(&smallest, true).unwrap_or_default();
             let concerned = concerned(&trace).or(link);
             let lines = trace.lines().filter(|line| {

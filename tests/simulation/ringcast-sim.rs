@@ -4,6 +4,9 @@
 //!     cargo run --release --bin ringcast-sim -- --seeds 10000      # many worlds, then what they reached
 //!     cargo run --release --bin ringcast-sim -- --seed 17 --trace  # one of them, event by event
 //!
+//! With `--profile proof` instead of `--release` the server asserts, too, what must hold inside of
+//! it. `mutants.toml` lists deliberate bugs that the worlds have to find (`tests/mutants`).
+//!
 //! Reading order: `plan` (what a seed decides), `world` (time and phases), `peer` (people), `account`
 //! and `ledger` (what must hold), `reached` (where the worlds have been), `reader` and `speech`
 //! (the protocol, written down a second time).
