@@ -67,9 +67,10 @@ class Step:
 
 class Guest:
     """`machine` is one of `prepare`'s names; `files` maps names below the guest's /work to files
-    here; `port` (here) leads to the guest's port 8080 when given; `log` takes all that is said."""
+    here; `read` are files that stand there where they stand here; `port` (here) leads to the guest's
+    port 8080 when given; `log` takes all that is said."""
 
-    def __init__(self, machine, files, steps, log, port=None):
+    def __init__(self, machine, files, steps, log, port=None, read=()):
         self.machine, self.steps, self.log = machine, steps, log
         self.architecture = machine.split("-")[0]
         self.directory = TOOLS / machine
@@ -77,6 +78,7 @@ class Guest:
         self.process = None
         self.image = log.with_suffix(".initramfs")
         self.files, self.network, self.modules = files, [], []
+        self.read = list(read)
         if port is not None:
             self.modules = self.modules_for("virtio_pci", "virtio_net")
             forward = "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{}-:8080".format(port)
@@ -191,6 +193,13 @@ class Guest:
                     self.collect_libraries(path, libraries)
                     data = self.stripped(path)
                 archive.add("work/" + name, stat.S_IFREG | 0o755, data)
+            folders = {"work"}
+            for path in self.read:
+                for folder in reversed(path.relative_to("/").parents[:-1]):
+                    if str(folder) not in folders:
+                        folders.add(str(folder))
+                        archive.add(str(folder), stat.S_IFDIR | 0o755)
+                archive.add(str(path.relative_to("/")), stat.S_IFREG | 0o644, path.read_bytes())
             for name, path in libraries.items():
                 archive.add("lib/" + name, stat.S_IFREG | 0o755, path.read_bytes())
             archive.end()
