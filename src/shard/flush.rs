@@ -99,8 +99,10 @@ impl<D: Driver> Shard<D> {
             self.metrics.outbox_depth.observe(u64::from(self.hub.messages_waiting(client)));
             self.throttle(client);
             // It is not read from while it does not read its replies, but it does read.
-            let connection = self.conns.get_mut(client).filter(|_| taken > 0);
-            if let Some(connection) = connection.filter(|connection| connection.throttled) {
+            if taken > 0
+                && let Some(connection) = self.conns.get_mut(client)
+                && connection.throttled
+            {
                 connection.conn.excuse(now);
             }
         }

@@ -51,7 +51,7 @@ step() {{
   timeout -s KILL "$2" sh -c "$3" </dev/null 2>&1
   status=$?; echo; echo "@@end $1 $status $(uptime)"
 }}
-cd /work
+cd /programs
 {steps}
 poweroff -f
 """
@@ -66,7 +66,7 @@ class Step:
 
 
 class Guest:
-    """`machine` is one of `prepare`'s names; `files` maps names below the guest's /work to files
+    """`machine` is one of `prepare`'s names; `files` maps names below the guest's /programs to files
     here; `read` are files that stand there where they stand here; `port` (here) leads to the guest's
     port 8080 when given; `log` takes all that is said."""
 
@@ -177,7 +177,7 @@ class Guest:
         init = INIT.format(modules=" ".join(plain), steps=steps)
         with open(self.image, "wb") as out:
             archive = Archive(out)
-            for name in ("bin", "dev", "etc", "lib", "modules", "proc", "sys", "tmp", "work"):
+            for name in ("bin", "dev", "etc", "lib", "modules", "proc", "sys", "tmp", "programs"):
                 archive.add(name, stat.S_IFDIR | 0o755)
             archive.add("lib64", stat.S_IFLNK | 0o777, b"lib")
             archive.add("dev/console", stat.S_IFCHR | 0o600, device=(5, 1))
@@ -192,8 +192,8 @@ class Guest:
                 if data.startswith(b"\x7fELF"):
                     self.collect_libraries(path, libraries)
                     data = self.stripped(path)
-                archive.add("work/" + name, stat.S_IFREG | 0o755, data)
-            folders = {"work"}
+                archive.add("programs/" + name, stat.S_IFREG | 0o755, data)
+            folders = set()
             for path in self.read:
                 for folder in reversed(path.relative_to("/").parents[:-1]):
                     if str(folder) not in folders:

@@ -109,11 +109,10 @@ impl Sim {
         link
     }
 
-    fn change(&mut self, socket: SocketId, fact: Fact, change: impl FnOnce(&mut Held, u64)) {
+    fn change(&mut self, socket: SocketId, fact: Fact, change: impl FnOnce(&mut Held)) {
         let link = *self.sockets.get(socket).expect("a socket that is open");
         let mut state = self.network.state();
-        let now = state.now;
-        change(state.link(link).held().expect("it is open here"), now);
+        change(state.link(link).held().expect("it is open here"));
         state.tell(Some(link), fact);
     }
 
@@ -354,11 +353,11 @@ impl Driver for Sim {
     }
 
     fn pause(&mut self, socket: SocketId) {
-        self.change(socket, Fact::Paused, |held, _| held.paused = true);
+        self.change(socket, Fact::Paused, |held| held.paused = true);
     }
 
     fn resume(&mut self, socket: SocketId) {
-        self.change(socket, Fact::Resumed, |held, _| held.paused = false);
+        self.change(socket, Fact::Resumed, |held| held.paused = false);
     }
 
     fn quiet(&mut self, socket: SocketId) {
