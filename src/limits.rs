@@ -47,6 +47,11 @@ pub const GATHERED_BYTES_MAX: usize = 256 * 1024;
 /// floods pings or does not read its replies waits for itself.
 pub const REPLIES_BYTES_MAX: usize = 16 * 1024;
 
+/// Publishes of one client whose answers are awaited from other shards, above which nothing more is
+/// read from it: the answers may all come at once, and to a full socket. Several times what one
+/// receive brings, so who publishes fast is not slowed down by it.
+pub const PUBLISHES_UNANSWERED_MAX: u32 = 512;
+
 /// Bytes of an HTTP request head. nginx takes 8 KiB a line, Node 16 KiB in all; an upgrade
 /// request with a fat cookie fits 8 KiB.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use super::outbox::{Capacity, Gap, Offered, Outbox};
 use super::segment::{Run, Segment};
 use super::{Burden, ClientId, GapReason, TopicId, Way};
-use crate::limits::REPLIES_BYTES_MAX;
+use crate::limits::{PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX};
 use crate::mem::Table;
 
 /// Empty outboxes kept for the next backlog: a burst to as many clients allocates nothing.
@@ -37,6 +37,8 @@ pub(super) struct Client {
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
     /// Subscriptions that wait for a home shard's answer.
     pub(super) waiting: u16,
+    /// Publishes that are to be answered and have not been.
+    unanswered: u32,
     /// Listed in `Clients::dirty`.
     dirty: bool,
     /// The socket is full: nothing is sent until it is writable again.
@@ -177,6 +179,20 @@ impl Clients {
         self.mark_dirty(id);
     }
 
+    /// `id` has published and is to be told what became of it.
+    pub(super) fn await_answer(&mut self, id: ClientId) {
+        if let Some(client) = self.table.get_mut(id) {
+            client.unanswered += 1;
+        }
+    }
+
+    /// `id` is told what became of a publish.
+    pub(super) fn answered(&mut self, id: ClientId) {
+        if let Some(client) = self.table.get_mut(id) {
+            client.unanswered -= 1;
+        }
+    }
+
     /// Moves up to `count_max` clients that can be sent to from the list to `batch`.
     pub(super) fn take_dirty(&mut self, batch: &mut Vec<ClientId>, count_max: usize) {
         let first = self.dirty.len().saturating_sub(count_max);
@@ -225,21 +241,31 @@ impl Clients {
         } else {
             client.outbox = None;
         }
-        let unthrottled = client.throttled && replies_bytes <= REPLIES_BYTES_MAX / 2;
+        let unthrottled = client.throttled
+            && replies_bytes <= REPLIES_BYTES_MAX / 2
+            && client.unanswered <= PUBLISHES_UNANSWERED_MAX / 2;
         client.throttled &= !unthrottled;
         Progress { finished: drained && client.sealed, unthrottled }
     }
 
-    /// Whether so many replies wait for a client that nothing more is to be read from it; told
-    /// once, until [`Progress::unthrottled`].
+    /// Whether so many replies wait for a client, or are still to come, that nothing more is to be
+    /// read from it; told once, until [`Progress::unthrottled`].
     pub(super) fn throttle(&mut self, id: ClientId) -> bool {
         let Some(client) = self.table.get_mut(id) else { return false };
         let waiting = client.outbox.as_ref().map_or(0, |outbox| outbox.replies_bytes());
-        if client.throttled || !client.blocked || waiting <= REPLIES_BYTES_MAX {
+        let is_behind = client.blocked && waiting > REPLIES_BYTES_MAX;
+        let throttles = is_behind || client.unanswered > PUBLISHES_UNANSWERED_MAX;
+        if client.throttled || !throttles {
             return false;
         }
         client.throttled = true;
         true
+    }
+
+    /// Whether a client is not read from because its publishes have not been answered.
+    pub(super) fn is_kept_waiting(&self, id: ClientId) -> bool {
+        let client = self.table.get(id);
+        client.is_some_and(|it| it.throttled && it.unanswered > PUBLISHES_UNANSWERED_MAX / 2)
     }
 
     /// The socket is full, or takes bytes again.

@@ -214,10 +214,18 @@ impl Hub {
         self.clients.seal(client, true);
     }
 
-    /// Whether so many replies wait for `client`, whose socket is full, that nothing more is to be
-    /// read from it. Told once, until [`Progress::unthrottled`].
+    /// Whether so many replies wait for `client`, whose socket is full, or so many of its publishes
+    /// are unanswered, that nothing more is to be read from it. Told once, until
+    /// [`Progress::unthrottled`].
     pub fn throttle(&mut self, client: ClientId) -> bool {
         self.clients.throttle(client)
+    }
+
+    /// Whether `client` is throttled because others have not answered its publishes, and not
+    /// because of anything it does.
+    #[must_use]
+    pub fn is_kept_waiting(&self, client: ClientId) -> bool {
+        self.clients.is_kept_waiting(client)
     }
 
     /// Whether there are letters for other shards.

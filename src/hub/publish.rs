@@ -1,10 +1,12 @@
 //! A message gets its number and joins its channel's messages of this tick.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::letter::{Delivery, Letter, Publisher, Refusal, Request};
 use super::topic::State;
-use super::{ClientId, Hub, RequestId, ShardIndex, TopicId};
+use super::{ClientId, Hub, RequestId, ShardIndex};
 use crate::limits::SEGMENT_BYTES_MAX;
 use crate::proto::envelope;
 use crate::time::Time;
@@ -15,7 +17,7 @@ pub(super) struct Ack {
     shard: ShardIndex,
     client: ClientId,
     id: RequestId,
-    topic: TopicId,
+    channel: Arc<str>,
     seq: u64,
 }
 
@@ -41,11 +43,15 @@ impl Hub {
         let publisher = Publisher { shard, client, id: id.map(Into::into) };
         let home = self.topics.home(channel);
         if home == shard {
-            return self.sequence(channel, payload, publisher);
+            self.sequence(channel, payload, publisher)?;
+        } else {
+            let payload = Bytes::copy_from_slice(payload);
+            let request = Request::Publish { channel: channel.into(), payload, publisher };
+            self.letters.push((home, Letter::Request(request)));
         }
-        let payload = Bytes::copy_from_slice(payload);
-        let request = Request::Publish { channel: channel.into(), payload, publisher };
-        self.letters.push((home, Letter::Request(request)));
+        if id.is_some() {
+            self.clients.await_answer(client);
+        }
         Ok(())
     }
 
@@ -81,6 +87,9 @@ impl Hub {
             }
             Letter::Delivery(Delivery::PublishRefused { client, id, refusal }) => {
                 let mut replies = Vec::new();
+                if id.is_some() {
+                    self.clients.answered(client);
+                }
                 let id = id.as_deref();
                 envelope::error(&mut replies, id, refusal.code(), refusal.reason());
                 self.reply(client, &mut replies);
@@ -114,7 +123,8 @@ impl Hub {
         }
         if let Some(request) = publisher.id {
             let Publisher { shard, client, .. } = publisher;
-            self.acks.push(Ack { shard, client, id: request, topic: id, seq: *seq });
+            let channel = Arc::clone(&topic.name);
+            self.acks.push(Ack { shard, client, id: request, channel, seq: *seq });
         }
         let bytes_max = SEGMENT_BYTES_MAX.min(self.settings.outbox.bytes as usize);
         let is_full = home.builder.bytes() >= bytes_max
@@ -136,11 +146,7 @@ impl Hub {
     pub fn acknowledge_settled(&mut self) {
         let settled = std::mem::take(&mut self.acks_settled);
         let mut acks = std::mem::take(&mut self.acks);
-        for Ack { shard, client, id, topic, seq } in acks.drain(..settled) {
-            // Acked in the tick of its publish, or when the mailboxes have room again. A channel
-            // that was forgotten in between waited a minute for that: its publisher is not told.
-            let Some(channel) = self.topics.get(topic) else { continue };
-            let channel = channel.name.clone();
+        for Ack { shard, client, id, channel, seq } in acks.drain(..settled) {
             if shard == self.settings.shard {
                 self.acknowledge(client, &id, &channel, seq);
             } else {
@@ -152,6 +158,7 @@ impl Hub {
     }
 
     fn acknowledge(&mut self, client: ClientId, id: &[u8], channel: &str, seq: u64) {
+        self.clients.answered(client);
         self.clients.reply_with(client, |outbox| {
             outbox.write_reply(|replies| envelope::ack(replies, Some(id), channel, Some(seq)));
         });

@@ -8,7 +8,7 @@ use ringcast::conn::EndReason;
 use ringcast::hub;
 use ringcast::io::Driver;
 use ringcast::io::sim::{LinkId, Network, Sim};
-use ringcast::limits::{CHANNEL_IDLE, REPLIES_BYTES_MAX};
+use ringcast::limits::{CHANNEL_IDLE, PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX};
 use ringcast::proto::http::Refusal;
 use ringcast::shard::{Address, Admission, Audit, Metrics, Post, Settings, Shard, Shared, mailbox};
 use ringcast::time::{Clock, Time};
@@ -23,9 +23,13 @@ const SECOND: u64 = 1_000_000;
 /// Ticks of one world at most: beyond it something turns in circles.
 const TICKS_MAX: u64 = 3_000_000;
 
-/// Replies that wait for one client at most: those that stop the reading, and what the requests
-/// cause that had been read by then.
-const REPLIES_BYTES_BOUND: u64 = (REPLIES_BYTES_MAX + 80 * 1024) as u64;
+/// Replies that wait for one client at most: those that stop the reading, what the requests cause
+/// that had been read by then, and answers that all come at once.
+const REPLIES_BYTES_BOUND: u64 =
+    (REPLIES_BYTES_MAX + 80 * 1024) as u64 + ACK_BYTES_MAX * PUBLISHES_UNANSWERED_MAX as u64;
+
+/// Bytes of an ack in these worlds, whose channels have short names and whose ids are numbers.
+const ACK_BYTES_MAX: u64 = 80;
 
 /// What became of a world.
 #[derive(Debug, Clone, Default)]

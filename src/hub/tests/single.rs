@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::wire::Heard;
 use super::world::{World, settings};
 use crate::hub::*;
-use crate::limits::{CHANNEL_IDLE, REPLIES_BYTES_MAX};
+use crate::limits::{CHANNEL_IDLE, PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX};
 
 fn message(channel: &str, seq: u64) -> Heard {
     Heard::Message { channel: channel.into(), seq }
@@ -444,6 +444,27 @@ fn a_client_that_publishes_and_does_not_read_its_acks_is_throttled_until_it_does
     assert!(!world.clients[client].throttled);
     assert_eq!(world.take_heard(client).len() as u64, published);
     assert_eq!(world.hubs[0].replies_bytes(), 0);
+}
+
+/// A client that published faster than a stalled home shard answered had any number of acks coming
+/// to it, all at once and perhaps to a full socket.
+#[test]
+fn who_publishes_to_a_home_that_does_not_answer_is_throttled_until_it_does() {
+    let mut world = World::new(&Settings { shards: 2, ..settings() }, 1);
+    let away = (0..).map(|number| format!("c{number}"));
+    let away = away.into_iter().find(|name| world.hubs[0].topics.home(name) == 1);
+    let (away, client) = (away.expect("half of all names"), world.open(0));
+    let mut published = 0;
+    while !world.clients[client].throttled {
+        published += 1;
+        world.publish(client, published, &away);
+    }
+    assert_eq!(published, u64::from(PUBLISHES_UNANSWERED_MAX) + 1);
+    let key = world.clients[client].key;
+    assert!(world.hubs[0].is_kept_waiting(key), "it is not its own fault");
+    world.run();
+    assert!(!world.clients[client].throttled && !world.hubs[0].is_kept_waiting(key));
+    assert_eq!(world.take_heard(client).len() as u64, published);
 }
 
 #[test]
