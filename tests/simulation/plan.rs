@@ -265,6 +265,12 @@ impl Plan {
         self
     }
 
+    /// Whether somebody may be closed for not reading fast enough.
+    pub fn closes_the_slow(&self) -> bool {
+        let rules = &self.settings.hub.rules;
+        self.channels.iter().any(|channel| rules.overflow(channel) == Overflow::Close)
+    }
+
     /// How one of them is connected.
     pub fn line(&self, random: &mut fastrand::Rng) -> Line {
         let slow = random.u8(..4) == 0;
