@@ -2,9 +2,11 @@
 one sends instead."""
 
 import asyncio
+import fcntl
 import json
 import socket
 import struct
+import termios
 
 SERVER = ("10.77.0.1", 8080)  # over the clean link
 THIN = ("10.77.1.1", 8080)  # over the throttled one
@@ -71,8 +73,18 @@ class Socket:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind=None, error=None, _=None):
+        # Whoever waited too long says what it waited with.
+        if kind is asyncio.CancelledError and self.socket.fileno() >= 0:
+            error.add_note(self.describe())
         self.socket.close()
+
+    def describe(self):
+        """What the kernel says of the connection: the server may have gone without a word, or its
+        words may lie here unread."""
+        state = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        unread = struct.unpack("i", fcntl.ioctl(self.socket, termios.FIONREAD, bytes(4)))[0]
+        return f"{self.socket.getsockname()} TCP state {state}, {unread} bytes unread, {len(self.received)} not understood"
 
     async def connect(self):
         await self.loop.sock_connect(self.socket, self.peer)

@@ -94,8 +94,9 @@ class World:
             # Those who expect to be accused do not get here.
             if (gone.code or gone.status) not in MAY_END_WITH:
                 self.fail(f"{name}: it was ended with {gone}")
-        except TimeoutError:
-            self.fail(f"{name}: a life did not end")
+        except TimeoutError as late:
+            notes = getattr(late.__cause__, "__notes__", [])
+            self.fail(f"{name}: a life did not end; {'; '.join(notes)}")
         except OSError as error:
             self.ends[name, type(error).__name__] += 1
         except Broken as broken:
