@@ -52,6 +52,26 @@ pub const REPLIES_BYTES_MAX: usize = 16 * 1024;
 /// receive brings, so who publishes fast is not slowed down by it.
 pub const PUBLISHES_UNANSWERED_MAX: u32 = 512;
 
+/// Pages of histories that one shard gives out in a tick, or waits for from other shards: those who
+/// were away come back a page at a time, and who was not away hardly notices. At 64 KiB a page that
+/// is below what the kernel takes in two milliseconds.
+pub const RECALLS_AT_ONCE_MAX: usize = 32;
+
+/// Bytes of one page of a history, about: a larger message is a page of its own.
+pub const RECALL_PAGE_BYTES_MAX: u32 = 64 * 1024;
+
+/// What a client may ask of one channel before the home has answered its `since`.
+pub const RECOVERY_WISHES_MAX: usize = 16;
+
+/// Bytes of the key of a publish: room for a UUID in quotes and to spare.
+pub const PUBLISH_KEY_BYTES_MAX: usize = 128;
+
+/// What a remembered key costs beside its bytes: two list entries and a counter.
+pub const KEY_PLACE_BYTES: usize = 96;
+
+/// The part of a shard's memory for messages that remembered keys may take: one in so many.
+pub const KEYS_MEMORY_PART: usize = 16;
+
 /// Bytes of an HTTP request head. nginx takes 8 KiB a line, Node 16 KiB in all; an upgrade
 /// request with a fat cookie fits 8 KiB.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;

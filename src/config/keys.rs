@@ -6,8 +6,9 @@ use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::channels::{self, CHANNEL_KEYS, CHANNEL_TABLE, OVERFLOWS};
 use super::value::{Size, Span, Value};
-use super::{ChannelRule, Config, Descriptors, DriverKind, LogFormat, Overflow};
+use super::{Config, Descriptors, DriverKind, LogFormat};
 use crate::limits;
 
 /// One key.
@@ -63,55 +64,6 @@ impl Key {
 /// What every environment variable of ours begins with.
 pub const VARIABLE_PREFIX: &str = "RINGCAST_";
 
-/// The table of channel rules in the file, and the keys of each.
-pub const CHANNEL_TABLE: &str = "channel";
-
-/// One key of a `[[channel]]`.
-#[derive(Debug)]
-pub struct ChannelKey {
-    /// Its name within the table.
-    pub name: &'static str,
-    /// What it means.
-    pub help: &'static str,
-    /// Reads a value into the rule, or says what is wrong with it.
-    pub set: fn(&mut ChannelRule, &Value) -> Result<(), String>,
-}
-
-/// The keys of a `[[channel]]`; the first one must be there.
-pub static CHANNEL_KEYS: [ChannelKey; 2] = [
-    ChannelKey {
-        name: "match",
-        help: "Which channels: `*` stands for any run of characters. The first rule that matches decides.",
-        set: |rule, value| {
-            let pattern = value.text()?;
-            let bytes = pattern.len();
-            if bytes == 0 || bytes > limits::CHANNEL_NAME_BYTES_MAX {
-                let most = limits::CHANNEL_NAME_BYTES_MAX;
-                return Err(format!("{bytes} bytes long; 1 to {most} can match a channel"));
-            }
-            if pattern.chars().any(char::is_control) {
-                return Err("holds a control character, which no channel's name can".into());
-            }
-            rule.pattern = pattern.into();
-            Ok(())
-        },
-    },
-    ChannelKey {
-        name: "overflow",
-        help: "What happens to a message when a subscriber's outbox is full.",
-        set: |rule, value| {
-            rule.overflow = value.choice(&OVERFLOWS)?;
-            Ok(())
-        },
-    },
-];
-
-const OVERFLOWS: [(&str, Overflow); 3] = [
-    ("drop_oldest", Overflow::DropOldest),
-    ("drop_newest", Overflow::DropNewest),
-    ("close", Overflow::Close),
-];
-
 const DRIVERS: [(&str, DriverKind); 3] =
     [("auto", DriverKind::Auto), ("uring", DriverKind::Uring), ("epoll", DriverKind::Epoll)];
 
@@ -143,7 +95,7 @@ const GIB: u64 = 1 << 30;
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(86_400);
 
 /// Every key, in the order of the file.
-pub static KEYS: [Key; 27] = [
+pub static KEYS: [Key; 32] = [
     Key {
         name: "listen",
         flag: Some(Flag::Value("ADDRESS")),
@@ -211,8 +163,53 @@ pub static KEYS: [Key; 27] = [
         flag: None,
         help: "What happens to a message when a subscriber's outbox is full, in channels that no \
                [[channel]] matches: \"drop_oldest\", \"drop_newest\" or \"close\".",
-        set: |config, value| set(&mut config.overflow, value.choice(&OVERFLOWS)),
-        show: |config| word(&OVERFLOWS, config.overflow),
+        set: |config, value| channels::overflow(&mut config.rule, value),
+        show: |config| word(&OVERFLOWS, config.rule.overflow),
+    },
+    Key {
+        name: "history.messages",
+        flag: None,
+        help: "How many of a channel's messages are kept for those who were away, or \"off\", in \
+               channels whose [[channel]] says nothing else. What is kept counts in \
+               limits.memory_max.",
+        set: |config, value| channels::history_messages(&mut config.rule, value),
+        show: |config| match config.rule.history.messages {
+            0 => quoted(OFF),
+            messages => messages.to_string(),
+        },
+    },
+    Key {
+        name: "history.age",
+        flag: None,
+        help: "For how long they are kept.",
+        set: |config, value| channels::history_age(&mut config.rule, value),
+        show: |config| quoted(Span(config.rule.history.age)),
+    },
+    Key {
+        name: "history.bytes",
+        flag: None,
+        help: "How much of a channel is kept, in bytes of its messages.",
+        set: |config, value| channels::history_bytes(&mut config.rule, value),
+        show: |config| shown_size(config.rule.history.bytes as u64),
+    },
+    Key {
+        name: "idempotency.age",
+        flag: None,
+        help: "For how long the `key` of a publish is remembered: the same key again is not \
+               published a second time.",
+        set: |config, value| channels::idempotency_age(&mut config.rule, value),
+        show: |config| quoted(Span(config.rule.keys.age)),
+    },
+    Key {
+        name: "idempotency.keys",
+        flag: None,
+        help: "How many keys a channel remembers, or \"off\". All together never take more than a \
+               sixteenth of the memory for messages.",
+        set: |config, value| channels::idempotency_keys(&mut config.rule, value),
+        show: |config| match config.rule.keys.keys {
+            0 => quoted(OFF),
+            keys => keys.to_string(),
+        },
     },
     Key {
         name: "limits.message_bytes_max",
@@ -475,9 +472,9 @@ pub fn annotated(config: &Config) -> String {
         let _ = writeln!(page, "#{} = {}\n", key.last(), (key.show)(config));
     }
     let _ = writeln!(page, "#[[{CHANNEL_TABLE}]]");
-    for (key, example) in CHANNEL_KEYS.iter().zip(["md.*", "drop_oldest"]) {
+    for key in &CHANNEL_KEYS {
         comment(&mut page, key.help);
-        let _ = writeln!(page, "#{} = {example:?}", key.name);
+        let _ = writeln!(page, "#{} = {}", key.name, key.example);
     }
     page
 }

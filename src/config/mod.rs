@@ -1,9 +1,10 @@
 //! What an operator decides, proven once. After [`Config`] exists nobody validates again.
 //!
 //! Reading order: this page (the values and their defaults), then `keys` (the one table of
-//! names), `raw` (how people write them), `value` (how a value is read), `prove` (from one to the
+//! names; `channels` has those of a `[[channel]]`), `raw` (how people write them), `value` (how a value is read), `prove` (from one to the
 //! other, all problems together), `plan` (the memory they cost).
 
+pub mod channels;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod keys;
@@ -12,7 +13,7 @@ mod prove;
 pub mod raw;
 mod value;
 
-pub use crate::hub::{ChannelRule, Overflow};
+pub use crate::hub::{ChannelRule, Overflow, Rule};
 pub use plan::{Line, MemoryPlan};
 pub use prove::{Problem, Problems, prove};
 pub use value::{Size, Span, Value};
@@ -50,8 +51,8 @@ pub struct Config {
     pub timing: Timing,
     /// What each client's socket gets.
     pub socket: SocketOptions,
-    /// What happens on channels that no `[[channel]]` matches.
-    pub overflow: Overflow,
+    /// How messages of channels are treated that no `[[channel]]` matches.
+    pub rule: Rule,
     /// Rules by channel name; the first that matches decides.
     pub channels: Vec<ChannelRule>,
     /// What is logged and how.
@@ -165,7 +166,7 @@ impl Default for Config {
             limits: Limits::default(),
             timing: Timing::default(),
             socket: SocketOptions::default(),
-            overflow: Overflow::DropOldest,
+            rule: Rule::default(),
             channels: Vec::new(),
             log: Log { format: LogFormat::Text, level: tracing::Level::INFO },
         }
@@ -207,9 +208,9 @@ impl Default for SocketOptions {
 }
 
 impl Config {
-    /// What happens where messages do not fit, by channel.
+    /// How messages are treated, by channel.
     #[must_use]
     pub fn rules(&self) -> Rules {
-        Rules { rules: self.channels.clone(), default: self.overflow }
+        Rules { rules: self.channels.clone(), default: self.rule }
     }
 }

@@ -5,7 +5,8 @@
 
 use std::fmt::{self, Write as _};
 
-use super::keys::{CHANNEL_KEYS, CHANNEL_TABLE, KEYS};
+use super::channels::{CHANNEL_KEYS, CHANNEL_TABLE};
+use super::keys::KEYS;
 use super::plan::MemoryPlan;
 use super::raw::{Layer, Place, RawRule};
 use super::value::{Size, Span};
@@ -103,7 +104,7 @@ impl Proof {
                 }),
             }
         }
-        // Rules stand in the file only, after the top level's `overflow` was read.
+        // Rules stand in the file only, after the top level's keys were read.
         for rule in layer.rules {
             self.rule(rule);
         }
@@ -115,7 +116,7 @@ impl Proof {
 
     fn rule(&mut self, raw: RawRule) {
         let required = &CHANNEL_KEYS[0];
-        let mut rule = ChannelRule { pattern: String::new(), overflow: self.config.overflow };
+        let mut rule = ChannelRule { pattern: String::new(), rule: self.config.rule };
         if !raw.settings.iter().any(|(key, ..)| key.name == required.name) {
             let text = format!("needs {} = \"...\"", required.name);
             self.problems.push(Problem { place: raw.place, key: CHANNEL_TABLE.into(), text });
@@ -126,6 +127,15 @@ impl Proof {
                 let key = format!("{CHANNEL_TABLE}.{}", key.name);
                 self.problems.push(Problem { place: place.clone(), key, text });
             }
+        }
+        if rule.rule.history.messages == 0
+            && let Some((key, _, place)) = raw.settings.iter().find(|(key, ..)| {
+                key.name.starts_with("history.") && key.name != "history.messages"
+            })
+        {
+            let text = "keeps nothing without history.messages".into();
+            let key = format!("{CHANNEL_TABLE}.{}", key.name);
+            self.problems.push(Problem { place: place.clone(), key, text });
         }
         let mut earlier = self.config.channels.iter();
         if !rule.pattern.is_empty() && earlier.any(|earlier| earlier.pattern == rule.pattern) {
@@ -276,9 +286,9 @@ mod tests {
         assert_eq!(config.socket.notsent_lowat_bytes, None);
         assert_eq!(config.log.format, LogFormat::Json);
         let rules = config.rules();
-        assert_eq!(rules.overflow("md.AAPL"), Overflow::DropNewest);
-        assert_eq!(rules.overflow("orders"), Overflow::Close);
-        assert_eq!(rules.overflow("other"), Overflow::Close);
+        assert_eq!(rules.of("md.AAPL").overflow, Overflow::DropNewest);
+        assert_eq!(rules.of("orders").overflow, Overflow::Close);
+        assert_eq!(rules.of("other").overflow, Overflow::Close);
     }
 
     #[test]

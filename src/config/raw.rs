@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{CHANNEL_KEYS, CHANNEL_TABLE, ChannelKey, KEYS, Key, VARIABLE_PREFIX, nearest};
+use super::channels::{CHANNEL_KEYS, CHANNEL_TABLE, ChannelKey};
+use super::keys::{KEYS, Key, VARIABLE_PREFIX, nearest};
 use super::prove::Problem;
 use super::value::Value;
 
@@ -259,18 +260,33 @@ impl Reader<'_> {
                 continue;
             };
             let mut settings = Vec::new();
-            for (key, value) in entries {
-                let place = self.place(key.span().start);
-                let written_key: &str = key.get_ref();
-                if let Some(key) = CHANNEL_KEYS.iter().find(|key| key.name == written_key) {
-                    settings.push((key, written(value.get_ref()), place));
-                } else {
-                    let near = nearest(written_key, CHANNEL_KEYS.iter().map(|key| key.name));
-                    let name = format!("{CHANNEL_TABLE}.{written_key}");
-                    self.layer.complain(place, &name, unknown("key", near));
-                }
-            }
+            self.rule("", entries, &mut settings);
             self.layer.rules.push(RawRule { place, settings });
+        }
+    }
+
+    /// Reads the keys of one rule, or of the table `within` it: `history = { messages = 100 }`.
+    fn rule(
+        &mut self,
+        within: &str,
+        entries: &DeTable<'_>,
+        settings: &mut Vec<(&'static ChannelKey, Value, Place)>,
+    ) {
+        for (key, value) in entries {
+            let place = self.place(key.span().start);
+            let name = format!("{within}{}", key.get_ref());
+            let inner = format!("{name}.");
+            if let Some(key) = CHANNEL_KEYS.iter().find(|key| key.name == name) {
+                settings.push((key, written(value.get_ref()), place));
+            } else if let Some(table) = value.get_ref().as_table()
+                && CHANNEL_KEYS.iter().any(|key| key.name.starts_with(&inner))
+            {
+                self.rule(&inner, table, settings);
+            } else {
+                let near = nearest(&name, CHANNEL_KEYS.iter().map(|key| key.name));
+                let name = format!("{CHANNEL_TABLE}.{name}");
+                self.layer.complain(place, &name, unknown("key", near));
+            }
         }
     }
 }

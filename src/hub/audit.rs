@@ -3,6 +3,7 @@
 //! Not on any message's way. Whoever wants to be sure calls [`Hub::audit`] between ticks: what
 //! must hold is asserted, what may be is counted.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::topic::{State, Wish};
@@ -53,6 +54,16 @@ pub struct Audit {
     pub gap_merged: u64,
     /// Messages that are lost, and whose loss waits to be told.
     pub lost_untold: u64,
+    /// Channels in which a client catches up.
+    pub recovering: u64,
+    /// Of these, those of which the client has heard nothing yet.
+    pub recovering_unanswered: u64,
+    /// Of these, those of which the client has asked more meanwhile.
+    pub recovering_with_wishes: u64,
+    /// Messages that are kept for those who were away.
+    pub kept: u64,
+    /// Bytes of them.
+    pub kept_bytes: u64,
 }
 
 impl Hub {
@@ -66,14 +77,14 @@ impl Hub {
         let mut segments: BTreeMap<usize, usize> = BTreeMap::new();
         let mut waiting: BTreeMap<ClientId, u16> = BTreeMap::new();
         let mut listed: BTreeSet<(TopicId, ClientId)> = BTreeSet::new();
-        let (mut homes, mut idle) = (0, 0);
+        let (mut homes, mut idle, mut keys_bytes) = (0, 0, 0);
         for (id, topic) in self.topics.iter() {
             audit.topics += 1;
             assert_eq!(self.topics.find(&topic.name), Some(id), "names and table agree");
             if let State::Attaching(wishes) = &topic.state {
                 audit.attaching += 1;
                 for wish in wishes {
-                    let is_subscribe = wish.wish == Wish::Subscribe;
+                    let is_subscribe = matches!(wish.wish, Wish::Subscribe(_));
                     audit.waiting_for_home += u64::from(is_subscribe);
                     audit.unsubscribes_waiting += u64::from(!is_subscribe);
                     if is_subscribe && self.clients.get(wish.client).is_some() {
@@ -101,6 +112,14 @@ impl Hub {
             match &topic.home {
                 Some(home) => {
                     homes += 1;
+                    keys_bytes += home.keys.as_ref().map_or(0, |keys| keys.bytes());
+                    if let Some(history) = &home.history {
+                        segments.extend(history.audit(&mut audit));
+                        let expiries = self.topics.expiries.iter();
+                        let listed = expiries.filter(|Reverse((_, listed))| *listed == id).count();
+                        assert_eq!(listed, usize::from(history.is_listed()), "listed once");
+                        assert!(history.is_listed() || history.is_empty(), "it grows old");
+                    }
                     idle += usize::from(home.idle_listed);
                     audit.homes_deserted += u64::from(topic.is_deserted());
                     audit.homes_attached += u64::from(!home.attached.is_empty());
@@ -121,10 +140,12 @@ impl Hub {
         assert_eq!(homes, self.counts.channels_home, "homes are counted");
         assert_eq!(idle, self.topics.idle.len(), "deserted homes are listed once");
         let subscribed = self.clients.audit(&self.topics, &waiting, &mut segments, &mut audit);
+        listed.extend(self.recoveries.audit(&self.clients, &self.topics, &mut audit));
         assert_eq!(subscribed, listed, "clients and channels agree who is subscribed");
         assert_eq!(subscribed.len() as u64, self.counts.subscriptions, "subscriptions are counted");
         let alive: usize = segments.values().sum();
         assert_eq!(alive, self.segments_bytes(), "segments_bytes is the sum over who holds them");
+        assert_eq!(keys_bytes, self.keys_bytes(), "keys_bytes is the sum over the homes");
         audit
     }
 

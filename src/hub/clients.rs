@@ -5,6 +5,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::outbox::{Capacity, Gap, Offered, Outbox};
+use super::recovery::Recovery;
 use super::segment::{Run, Segment};
 use super::{Burden, ClientId, GapReason, TopicId, Way};
 use crate::limits::{PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX};
@@ -22,6 +23,8 @@ pub(super) struct Clients {
     dirty: Vec<ClientId>,
     /// Clients whose channel rule says that they are to be closed.
     pub(super) overflowed: Vec<ClientId>,
+    /// Clients that catch up with a channel, and for whom nothing waits any more.
+    caught_up: Vec<ClientId>,
     /// Empty outboxes for the next backlog.
     #[expect(clippy::vec_box, reason = "they move in and out of clients as boxes")]
     spare: Vec<Box<Outbox>>,
@@ -37,6 +40,12 @@ pub(super) struct Client {
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
     /// Subscriptions that wait for a home shard's answer.
     pub(super) waiting: u16,
+    /// Channels in which it catches up, if there are any.
+    #[expect(
+        clippy::box_collection,
+        reason = "nearly nobody has one, and everybody has its place"
+    )]
+    pub(super) recoveries: Option<Box<Vec<Recovery>>>,
     /// Publishes that are to be answered and have not been.
     unanswered: u32,
     /// Listed in `Clients::dirty`.
@@ -67,6 +76,8 @@ pub(super) struct Subscription {
 impl Subscription {
     /// Not on the list of subscribers yet, but among `Topic::newcomers`.
     pub(super) const NEWCOMER: u32 = u32::MAX;
+    /// Neither: it catches up, and is listed in `Client::recoveries`.
+    pub(super) const RECOVERING: u32 = u32::MAX - 1;
 }
 
 /// What flowed out so far.
@@ -102,6 +113,7 @@ impl Clients {
             capacity,
             dirty: Vec::new(),
             overflowed: Vec::new(),
+            caught_up: Vec::new(),
             spare: Vec::new(),
             replies_bytes: 0,
             flow: Flow {
@@ -160,6 +172,75 @@ impl Clients {
         }
         self.mark_dirty(id);
         true
+    }
+
+    /// Queues messages of a history, which displace nothing: false when there is no room.
+    pub(super) fn offer_kept(&mut self, id: ClientId, run: Run) -> bool {
+        let client = self.table.get_mut(id).expect("who catches up is open");
+        let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        if !outbox.fits(&run, self.capacity) {
+            return false;
+        }
+        outbox.offer(run, self.capacity);
+        self.mark_dirty(id);
+        true
+    }
+
+    /// Queues the notice of messages that a client was never offered.
+    pub(super) fn tell_gap(&mut self, id: ClientId, gap: Gap) {
+        let client = self.table.get_mut(id).expect("who catches up is open");
+        let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        outbox.tell_gap(gap);
+        self.mark_dirty(id);
+    }
+
+    /// How a client catches up with `topic`, if it does.
+    pub(super) fn recovery_mut(&mut self, id: ClientId, topic: TopicId) -> Option<&mut Recovery> {
+        let recoveries = self.table.get_mut(id)?.recoveries.as_mut()?;
+        recoveries.iter_mut().find(|recovery| recovery.topic == topic)
+    }
+
+    /// False when it does not.
+    pub(super) fn end_recovery(&mut self, id: ClientId, topic: TopicId) -> bool {
+        let Some(client) = self.table.get_mut(id) else { return false };
+        let Some(recoveries) = &mut client.recoveries else { return false };
+        let before = recoveries.len();
+        recoveries.retain(|recovery| recovery.topic != topic);
+        let has_ended = recoveries.len() < before;
+        if recoveries.is_empty() {
+            client.recoveries = None;
+        }
+        has_ended
+    }
+
+    /// Lists a client that catches up if nothing waits for it: nothing will be sent that would.
+    pub(super) fn look_whether_caught_up(&mut self, id: ClientId) {
+        let Some(client) = self.table.get(id).filter(|client| client.recoveries.is_some()) else {
+            return;
+        };
+        if client.outbox.as_ref().is_none_or(|outbox| outbox.is_empty()) {
+            self.caught_up.push(id);
+        }
+    }
+
+    pub(super) fn has_caught_up(&self) -> bool {
+        !self.caught_up.is_empty()
+    }
+
+    /// The next recovery that `is_it` of a client for which nothing waits any more.
+    pub(super) fn next_caught_up(
+        &mut self,
+        mut is_it: impl FnMut(&mut Recovery) -> bool,
+    ) -> Option<(ClientId, TopicId)> {
+        while let Some(id) = self.caught_up.last().copied() {
+            let recoveries = self.table.get_mut(id).and_then(|it| it.recoveries.as_mut());
+            let mut recoveries = recoveries.into_iter().flat_map(|list| list.iter_mut());
+            if let Some(recovery) = recoveries.find_map(|it| is_it(it).then_some(it.topic)) {
+                return Some((id, recovery));
+            }
+            self.caught_up.pop();
+        }
+        None
     }
 
     /// Whether nothing more is queued for a client.
@@ -231,6 +312,9 @@ impl Clients {
         let replies_bytes = outbox.replies_bytes();
         self.replies_bytes -= replies_before - replies_bytes;
         let drained = outbox.is_empty();
+        if drained && client.recoveries.is_some() {
+            self.caught_up.push(id);
+        }
         if !drained {
             if !client.dirty && !client.blocked {
                 client.dirty = true;
@@ -290,9 +374,10 @@ impl Clients {
         let mut burdens = Vec::new();
         for (client, Client { outbox, .. }) in self.table.iter() {
             let Some(outbox) = outbox else { continue };
-            let ways = [(Way::Shed, outbox.queued_bytes()), (Way::CutOff, outbox.kept_bytes())];
-            let held = ways.into_iter().filter(|(_, bytes)| *bytes > 0);
-            burdens.extend(held.map(|(way, bytes)| Burden { bytes, client, way }));
+            let shed = (Way::Shed(client), outbox.queued_bytes());
+            let held = [shed, (Way::CutOff(client), outbox.kept_bytes())];
+            let held = held.into_iter().filter(|(_, bytes)| *bytes > 0);
+            burdens.extend(held.map(|(way, bytes)| Burden { bytes, way }));
         }
         burdens
     }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::history::Page;
+use super::recall::{Asker, Part, Recall, Recalled};
 use super::segment::Frames;
 use super::{ClientId, Epoch, ShardIndex, TopicId};
 
@@ -33,6 +35,8 @@ pub enum Request {
         channel: Box<str>,
         /// The payload, raw JSON.
         payload: Bytes,
+        /// What tells it from others of its publisher, if it may come twice.
+        key: Option<RequestId>,
         /// Who is told.
         publisher: Publisher,
     },
@@ -44,6 +48,17 @@ pub enum Request {
         shard: ShardIndex,
         /// What the asking shard calls the channel.
         topic: TopicId,
+    },
+    /// Tell one of a shard's clients what it was away for. The shard is attached.
+    Recall {
+        /// The channel's name.
+        channel: Box<str>,
+        /// Who is to hear the answer.
+        asker: Asker,
+        /// Where it wants to go on.
+        recall: Recall,
+        /// How much at once.
+        page: Page,
     },
     /// Tell `shard` no more.
     Detach {
@@ -80,6 +95,19 @@ pub enum Delivery {
         /// The messages, encoded.
         frames: Frames,
     },
+    /// What a client was away for, or the first page of it.
+    Recalled {
+        /// What the attached shard calls the channel.
+        topic: TopicId,
+        /// Who asked.
+        client: ClientId,
+        /// Which of its recoveries.
+        ticket: u32,
+        /// How far it all goes.
+        recalled: Recalled,
+        /// The messages.
+        parts: Vec<Part>,
+    },
     /// A publish has its number, and every shard with subscribers has been told before.
     Published {
         /// Who asked.
@@ -90,6 +118,8 @@ pub enum Delivery {
         channel: Arc<str>,
         /// Its number.
         seq: u64,
+        /// It has had that before: its key was known.
+        is_repeated: bool,
     },
     /// A publish was not taken.
     PublishRefused {
@@ -108,17 +138,20 @@ impl Request {
     pub fn pointed_bytes(&self) -> usize {
         match self {
             Self::Publish { channel, payload, .. } => channel.len() + payload.len(),
-            Self::Attach { channel, .. } | Self::Detach { channel, .. } => channel.len(),
+            Self::Attach { channel, .. }
+            | Self::Detach { channel, .. }
+            | Self::Recall { channel, .. } => channel.len(),
         }
     }
 }
 
 impl Delivery {
-    /// Bytes it points to, except for a channel's name, which its home shares.
+    /// Bytes it points to, except for what its home shares: a channel's name, and what is kept.
     #[must_use]
     pub fn pointed_bytes(&self) -> usize {
         match self {
             Self::Messages { frames, .. } => frames.bytes.len(),
+            Self::Recalled { parts, .. } => parts.len() * size_of::<Part>(),
             Self::Attached { .. } | Self::Refused { .. } => 0,
             Self::Published { .. } | Self::PublishRefused { .. } => 0,
         }
@@ -149,6 +182,8 @@ pub enum Refusal {
     Overloaded,
     /// Subscribed to as many channels as one client may.
     TooManyChannels,
+    /// It has asked so much of a channel that has not answered yet.
+    TooManyWishes,
 }
 
 impl Refusal {
@@ -161,6 +196,7 @@ impl Refusal {
             Self::NotSubscribed => "not_subscribed",
             Self::Overloaded => "overloaded",
             Self::TooManyChannels => "too_many_channels",
+            Self::TooManyWishes => "too_many_requests",
         }
     }
 
@@ -173,6 +209,7 @@ impl Refusal {
             Self::NotSubscribed => "this client is not subscribed to the channel",
             Self::Overloaded => "the server is at its memory ceiling (memory_max); try again later",
             Self::TooManyChannels => "this client has channels_per_client_max channels",
+            Self::TooManyWishes => "wait for the channel's answer to the requests before",
         }
     }
 }

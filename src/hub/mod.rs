@@ -7,7 +7,9 @@
 //! the outboxes hold.
 //!
 //! Reading order: `segment` (shared bytes), `outbox` (what waits), `clients` and `topic` (who),
-//! then the verbs: `subscribe`, `publish`, `settle`, `flush`, `relieve`, and `letter` (between shards).
+//! then the verbs: `subscribe`, `publish`, `settle`, `flush`, `relieve`, and `letter` (between shards);
+//! then what is for those who were away: `history` (what a home keeps), `recall` (the home
+//! answers), `recovery` (a client catches up), and `keys` (publishes that are repeated).
 //!
 //! `audit` checks the books; nothing on a message's way calls it.
 //!
@@ -17,9 +19,13 @@
 mod audit;
 mod clients;
 mod flush;
+mod history;
+mod keys;
 mod letter;
 mod outbox;
 mod publish;
+mod recall;
+mod recovery;
 mod relieve;
 mod rules;
 mod segment;
@@ -34,15 +40,19 @@ use std::fmt;
 
 pub use audit::Audit;
 pub use clients::{Flow, Progress};
+pub use history::Page;
 pub use letter::{Delivery, Letter, Publisher, Refusal, Request, RequestId};
 pub use outbox::{Capacity, Outbox};
+pub use publish::Publish;
+pub use recall::{Asker, Part, Recall, Recalled};
 pub use relieve::{Burden, Way};
-pub use rules::{ChannelRule, Overflow, Rules, pattern_matches};
+pub use rules::{ChannelRule, KeyWindow, Overflow, Retention, Rule, Rules, pattern_matches};
 pub use settle::Settled;
 
 use crate::mem::Key;
 use crate::time::Time;
 use clients::Clients;
+use recovery::Recoveries;
 use segment::Meter;
 use topic::Topics;
 
@@ -91,8 +101,12 @@ pub struct Hub {
     acks_settled: usize,
     /// Letters for other shards, in order.
     letters: Vec<(ShardIndex, Letter)>,
+    /// Who catches up.
+    recoveries: Recoveries,
     /// Bytes of the segments alive on this shard.
     segments: Meter,
+    /// Bytes of the keys that are remembered here.
+    keys: Meter,
     counts: Counts,
 }
 
@@ -114,6 +128,12 @@ pub enum GapReason {
     SlowConsumer,
     /// The server was at its memory ceiling, and this client had the most waiting.
     Memory,
+    /// The numbering has begun anew since, and the beginning of the new one is not kept.
+    EpochChanged,
+    /// The history keeps neither as many nor for so long.
+    TooOld,
+    /// The server was at its memory ceiling, and gave up the channel's history.
+    Limit,
 }
 
 impl GapReason {
@@ -123,6 +143,9 @@ impl GapReason {
         match self {
             Self::SlowConsumer => "slow_consumer",
             Self::Memory => "memory",
+            Self::EpochChanged => "epoch_changed",
+            Self::TooOld => "too_old",
+            Self::Limit => "limit",
         }
     }
 }
@@ -139,6 +162,11 @@ impl Epoch {
         // Crockford's base 32: no letters that look like digits.
         const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         Self(std::array::from_fn(|_| ALPHABET[random.usize(..ALPHABET.len())]))
+    }
+
+    /// The epoch that is written so, if one can be.
+    fn parse(text: &str) -> Option<Self> {
+        text.as_bytes().try_into().ok().map(Self)
     }
 
     /// As it is written in messages.
@@ -168,7 +196,9 @@ impl Hub {
             acks: Vec::new(),
             acks_settled: 0,
             letters: Vec::new(),
+            recoveries: Recoveries::default(),
             segments: Meter::default(),
+            keys: Meter::default(),
             counts: Counts::default(),
         }
     }
@@ -266,6 +296,12 @@ impl Hub {
     #[must_use]
     pub fn segments_bytes(&self) -> usize {
         self.segments.bytes()
+    }
+
+    /// Bytes of the keys of publishes that are remembered.
+    #[must_use]
+    pub fn keys_bytes(&self) -> usize {
+        self.keys.bytes()
     }
 
     /// Bytes of replies that wait.

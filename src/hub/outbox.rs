@@ -185,6 +185,11 @@ impl Outbox {
         offered
     }
 
+    /// Queues a notice of messages that this client will not get and was never offered.
+    pub fn tell_gap(&mut self, gap: Gap) {
+        self.note(self.queue.len(), gap);
+    }
+
     /// Turns every queued message into gap notices, whatever its rule; returns how many.
     pub fn shed(&mut self, reason: GapReason) -> u32 {
         let shed = self.messages;

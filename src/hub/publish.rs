@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::letter::{Delivery, Letter, Publisher, Refusal, Request};
 use super::topic::State;
-use super::{ClientId, Hub, RequestId, ShardIndex};
-use crate::limits::SEGMENT_BYTES_MAX;
+use super::{ClientId, Hub, RequestId, ShardIndex, TopicId};
+use crate::limits::{KEYS_MEMORY_PART, SEGMENT_BYTES_MAX};
 use crate::proto::envelope;
 use crate::time::Time;
 
@@ -19,10 +19,24 @@ pub(super) struct Ack {
     id: RequestId,
     channel: Arc<str>,
     seq: u64,
+    is_repeated: bool,
+}
+
+/// What a client publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publish<'a> {
+    /// The channel's name.
+    pub channel: &'a str,
+    /// Raw JSON.
+    pub payload: &'a [u8],
+    /// What the answer echoes, raw JSON; without it there is no ack.
+    pub id: Option<&'a [u8]>,
+    /// A second message with the same key is not published, but told the number of the first.
+    pub key: Option<&'a [u8]>,
 }
 
 impl Hub {
-    /// `client` publishes `payload`, raw JSON, to `channel`.
+    /// `client` publishes a message.
     ///
     /// With an `id` the ack follows once every subscriber has the message in its outbox, or was
     /// told of a gap, or its shard has been told.
@@ -32,21 +46,22 @@ impl Hub {
     pub fn publish(
         &mut self,
         client: ClientId,
-        id: Option<&[u8]>,
-        channel: &str,
-        payload: &[u8],
+        publish: Publish<'_>,
+        now: Time,
     ) -> Result<(), Refusal> {
         if self.is_overloaded() {
             return Err(Refusal::Overloaded);
         }
+        let Publish { channel, payload, id, key } = publish;
         let shard = self.settings.shard;
         let publisher = Publisher { shard, client, id: id.map(Into::into) };
         let home = self.topics.home(channel);
         if home == shard {
-            self.sequence(channel, payload, publisher)?;
+            self.sequence(channel, payload, key, publisher, now)?;
         } else {
             let payload = Bytes::copy_from_slice(payload);
-            let request = Request::Publish { channel: channel.into(), payload, publisher };
+            let (channel, key) = (channel.into(), key.map(Into::into));
+            let request = Request::Publish { channel, payload, key, publisher };
             self.letters.push((home, Letter::Request(request)));
         }
         if id.is_some() {
@@ -58,13 +73,13 @@ impl Hub {
     /// A letter from another shard.
     pub fn hear(&mut self, letter: Letter, now: Time) {
         match letter {
-            Letter::Request(Request::Publish { channel, payload, publisher }) => {
+            Letter::Request(Request::Publish { channel, payload, key, publisher }) => {
                 let Publisher { shard, client, .. } = publisher;
                 let id = publisher.id.clone();
                 let taken = if self.is_overloaded() {
                     Err(Refusal::Overloaded)
                 } else {
-                    self.sequence(&channel, &payload, publisher)
+                    self.sequence(&channel, &payload, key.as_deref(), publisher, now)
                 };
                 if let Err(refusal) = taken {
                     let refused = Delivery::PublishRefused { client, id, refusal };
@@ -72,7 +87,10 @@ impl Hub {
                 }
             }
             Letter::Request(Request::Attach { channel, shard, topic }) => {
-                self.attach(&channel, shard, topic);
+                self.attach(&channel, shard, topic, now);
+            }
+            Letter::Request(Request::Recall { channel, asker, recall, page }) => {
+                self.answer_recall(&channel, asker, recall, page, now);
             }
             Letter::Request(Request::Detach { channel, shard, topic }) => {
                 self.detach(&channel, shard, topic, now);
@@ -81,30 +99,40 @@ impl Hub {
                 self.attached(topic, epoch, seq, now);
             }
             Letter::Delivery(Delivery::Refused { topic }) => self.refused(topic),
-            Letter::Delivery(Delivery::Messages { topic, frames }) => self.receive(topic, frames),
-            Letter::Delivery(Delivery::Published { client, id, channel, seq }) => {
-                self.acknowledge(client, &id, &channel, seq);
+            Letter::Delivery(Delivery::Messages { topic, frames }) => {
+                self.receive(topic, frames, now);
+            }
+            Letter::Delivery(Delivery::Recalled { topic, client, ticket, recalled, parts }) => {
+                self.recalled((client, topic, ticket), recalled, parts, now);
+            }
+            Letter::Delivery(Delivery::Published { client, id, channel, seq, is_repeated }) => {
+                self.acknowledge(client, &id, &channel, (seq, is_repeated));
             }
             Letter::Delivery(Delivery::PublishRefused { client, id, refusal }) => {
-                let mut replies = Vec::new();
                 if id.is_some() {
                     self.clients.answered(client);
                 }
-                let id = id.as_deref();
-                envelope::error(&mut replies, id, refusal.code(), refusal.reason());
-                self.reply(client, &mut replies);
+                self.refuse(client, id.as_deref(), refusal);
             }
         }
     }
 
-    /// Gives `payload` the channel's next `seq`.
+    /// Gives `payload` the channel's next `seq`, unless a message with its `key` has one.
     fn sequence(
         &mut self,
         channel: &str,
         payload: &[u8],
+        key: Option<&[u8]>,
         publisher: Publisher,
+        now: Time,
     ) -> Result<(), Refusal> {
         let id = self.home(channel)?;
+        if let Some(key) = key
+            && let Some(seq) = self.number_of_key(id, key, now)
+        {
+            self.promise_ack(id, publisher, seq, true);
+            return Ok(());
+        }
         let topic = self.topics.get_mut(id).expect("just found or made");
         let home = topic.home.as_mut().expect("this shard is its home");
         let State::Attached { seq, .. } = &mut topic.state else {
@@ -115,17 +143,14 @@ impl Hub {
         // Nobody to send it to: the number is all that is kept.
         let is_wanted = !(topic.subscribers.is_empty()
             && topic.newcomers.is_empty()
-            && home.attached.is_empty());
+            && home.attached.is_empty()
+            && home.history.is_none());
         if is_wanted {
             home.builder.push(&topic.prefix, *seq, payload);
         } else {
             topic.settled_seq = *seq;
         }
-        if let Some(request) = publisher.id {
-            let Publisher { shard, client, .. } = publisher;
-            let channel = Arc::clone(&topic.name);
-            self.acks.push(Ack { shard, client, id: request, channel, seq: *seq });
-        }
+        let seq = *seq;
         let bytes_max = SEGMENT_BYTES_MAX.min(self.settings.outbox.bytes as usize);
         let is_full = home.builder.bytes() >= bytes_max
             || home.builder.messages() >= self.settings.outbox.messages as usize;
@@ -136,9 +161,35 @@ impl Hub {
             self.unsettled.push(id);
         }
         if is_full {
-            self.freeze(id);
+            self.freeze(id, now);
+        }
+        self.promise_ack(id, publisher, seq, false);
+        if let Some(key) = key {
+            self.remember_key(id, key, seq, now);
         }
         Ok(())
+    }
+
+    /// The number of the message that was published to the home `topic` with `key`.
+    fn number_of_key(&mut self, topic: TopicId, key: &[u8], now: Time) -> Option<u64> {
+        let known = self.topics.get_mut(topic)?;
+        known.home.as_mut()?.keys.as_mut()?.find(key, known.rule.keys, now)
+    }
+
+    fn remember_key(&mut self, topic: TopicId, key: &[u8], seq: u64, now: Time) {
+        let bytes_max = self.settings.memory_bytes_max / KEYS_MEMORY_PART;
+        let none = self.topics.keys(&self.keys);
+        let known = self.topics.get_mut(topic).expect("it has just been published to");
+        let home = known.home.as_mut().expect("this shard is its home");
+        let keys = home.keys.get_or_insert(none);
+        keys.remember(key, seq, known.rule.keys, bytes_max, now);
+    }
+
+    fn promise_ack(&mut self, topic: TopicId, publisher: Publisher, seq: u64, is_repeated: bool) {
+        let Publisher { shard, client, id: Some(id) } = publisher else { return };
+        let known = self.topics.get(topic).expect("it has just been published to");
+        let channel = Arc::clone(&known.name);
+        self.acks.push(Ack { shard, client, id, channel, seq, is_repeated });
     }
 
     /// Answers the publishes whose messages have been offered to all by
@@ -146,21 +197,24 @@ impl Hub {
     pub fn acknowledge_settled(&mut self) {
         let settled = std::mem::take(&mut self.acks_settled);
         let mut acks = std::mem::take(&mut self.acks);
-        for Ack { shard, client, id, channel, seq } in acks.drain(..settled) {
+        for Ack { shard, client, id, channel, seq, is_repeated } in acks.drain(..settled) {
             if shard == self.settings.shard {
-                self.acknowledge(client, &id, &channel, seq);
+                self.acknowledge(client, &id, &channel, (seq, is_repeated));
             } else {
-                let published = Delivery::Published { client, id, channel, seq };
+                let published = Delivery::Published { client, id, channel, seq, is_repeated };
                 self.letters.push((shard, Letter::Delivery(published)));
             }
         }
         self.acks = acks;
     }
 
-    fn acknowledge(&mut self, client: ClientId, id: &[u8], channel: &str, seq: u64) {
+    fn acknowledge(&mut self, client: ClientId, id: &[u8], channel: &str, number: (u64, bool)) {
         self.clients.answered(client);
         self.clients.reply_with(client, |outbox| {
-            outbox.write_reply(|replies| envelope::ack(replies, Some(id), channel, Some(seq)));
+            outbox.write_reply(|replies| {
+                let (seq, is_repeated) = number;
+                envelope::ack(replies, Some(id), channel, seq, is_repeated);
+            });
         });
     }
 }

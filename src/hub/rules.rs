@@ -1,12 +1,25 @@
 //! Which rule a channel follows.
 
+use std::time::Duration;
+
 /// How messages of the channels that `pattern` matches are treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelRule {
     /// `*` stands for any run of characters; everything else for itself.
     pub pattern: String,
+    /// How.
+    pub rule: Rule,
+}
+
+/// How one channel's messages are treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
     /// What happens when a subscriber's outbox is full.
     pub overflow: Overflow,
+    /// What is kept for those who were away.
+    pub history: Retention,
+    /// How long the keys of publishes are remembered.
+    pub keys: KeyWindow,
 }
 
 /// What happens to a channel's message when a subscriber's outbox is full.
@@ -20,21 +33,61 @@ pub enum Overflow {
     Close,
 }
 
+/// What a channel's home keeps of its messages: the newest, as many as each of these allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Messages; with none there is no history.
+    pub messages: u32,
+    /// How long ago they were published.
+    pub age: Duration,
+    /// Bytes of their frames. What is shared with clients that have not read yet counts once.
+    pub bytes: usize,
+}
+
+/// Which keys of publishes a channel's home remembers, so that a repeated one is not published
+/// again: the newest, as many as each of these allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyWindow {
+    /// How long.
+    pub age: Duration,
+    /// How many.
+    pub keys: u32,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        let overflow = Overflow::DropOldest;
+        Self { overflow, history: Retention::default(), keys: KeyWindow::default() }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { messages: 0, age: Duration::from_secs(60), bytes: 1 << 20 }
+    }
+}
+
+impl Default for KeyWindow {
+    fn default() -> Self {
+        Self { age: Duration::from_secs(120), keys: 1_000 }
+    }
+}
+
 /// Rules by channel name: the first whose pattern matches decides, else the default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rules {
     /// In order.
     pub rules: Vec<ChannelRule>,
     /// For channels that none of `rules` matches.
-    pub default: Overflow,
+    pub default: Rule,
 }
 
 impl Rules {
-    /// What to do with messages of `channel` that do not fit.
+    /// How messages of `channel` are treated.
     #[must_use]
-    pub fn overflow(&self, channel: &str) -> Overflow {
+    pub fn of(&self, channel: &str) -> Rule {
         let rule = self.rules.iter().find(|rule| pattern_matches(&rule.pattern, channel));
-        rule.map_or(self.default, |rule| rule.overflow)
+        rule.map_or(self.default, |rule| rule.rule)
     }
 }
 

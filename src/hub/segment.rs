@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 
 use super::{Overflow, TopicId};
 use crate::proto::envelope;
+use crate::time::Time;
 
 /// Ends of the messages in a segment: one publish at a time needs no allocation.
 type Ends = SmallVec<[u32; 4]>;
@@ -36,6 +37,8 @@ pub struct Segment {
     pub topic: TopicId,
     /// What happens to them where they do not fit.
     pub overflow: Overflow,
+    /// When it came to this shard; on its home, when it was published.
+    published: Time,
     frames: Frames,
     meter: Meter,
 }
@@ -43,9 +46,27 @@ pub struct Segment {
 impl Segment {
     /// `frames` as messages of `topic`, counted in `meter` for as long as they live.
     #[must_use]
-    pub fn new(topic: TopicId, overflow: Overflow, frames: Frames, meter: &Meter) -> Rc<Self> {
+    pub fn new(
+        topic: TopicId,
+        overflow: Overflow,
+        published: Time,
+        frames: Frames,
+        meter: &Meter,
+    ) -> Rc<Self> {
         meter.add(frames.bytes.len());
-        Rc::new(Self { topic, overflow, frames, meter: meter.clone() })
+        Rc::new(Self { topic, overflow, published, frames, meter: meter.clone() })
+    }
+
+    /// When it came to this shard; on its home, when it was published.
+    #[must_use]
+    pub const fn published(&self) -> Time {
+        self.published
+    }
+
+    /// What of it can travel to another shard.
+    #[must_use]
+    pub const fn frames(&self) -> &Frames {
+        &self.frames
     }
 
     /// How many messages it holds.

@@ -1,5 +1,7 @@
 //! Each topic's new messages are offered to each of its subscribers, once a tick.
 
+use std::cmp::Reverse;
+
 use super::clients::Subscription;
 use super::letter::{Delivery, Letter};
 use super::segment::{Frames, Segment};
@@ -29,14 +31,15 @@ pub enum Settled {
 
 impl Hub {
     /// Messages of a channel whose home is another shard.
-    pub(super) fn receive(&mut self, topic: TopicId, frames: Frames) {
+    pub(super) fn receive(&mut self, topic: TopicId, frames: Frames, now: Time) {
         let Some(known) = self.topics.get_mut(topic) else { return };
         let State::Attached { seq, .. } = &mut known.state else {
             return; // From before the attachment that is being asked for.
         };
         debug_assert_eq!(frames.first_seq, *seq + 1, "a home tells every message in order");
         *seq += frames.ends.len() as u64;
-        let segment = Segment::new(topic, known.overflow, frames, &self.segments);
+        let overflow = known.rule.overflow;
+        let segment = Segment::new(topic, overflow, now, frames, &self.segments);
         known.unsettled.push_back(segment);
         if !known.listed {
             known.listed = true;
@@ -46,7 +49,7 @@ impl Hub {
 
     /// The messages that `topic`'s home has gathered become a segment, for all who are subscribed
     /// now and for the shards that are attached now.
-    pub(super) fn freeze(&mut self, topic: TopicId) {
+    pub(super) fn freeze(&mut self, topic: TopicId, now: Time) {
         let Some(known) = self.topics.get_mut(topic) else { return };
         let Some(home) = known.home.as_mut().filter(|home| !home.builder.is_empty()) else {
             return;
@@ -56,15 +59,22 @@ impl Hub {
             let messages = Delivery::Messages { topic: *topic, frames: frames.clone() };
             self.letters.push((*shard, Letter::Delivery(messages)));
         }
-        let segment = Segment::new(topic, known.overflow, frames, &self.segments);
+        let overflow = known.rule.overflow;
+        let segment = Segment::new(topic, overflow, now, frames, &self.segments);
+        let mut expiry = None;
+        if let Some(history) = &mut home.history {
+            history.keep(&segment, now);
+            expiry = if history.is_listed() { None } else { history.next_look() };
+        }
         known.unsettled.push_back(segment);
         debug_assert!(known.listed, "whoever publishes lists the topic");
+        self.topics.expiries.extend(expiry.map(|expiry| Reverse((expiry, topic))));
     }
 
     /// Offers what was published since the last call to every subscriber's outbox.
     pub fn settle(&mut self, now: Time) -> Settled {
         while let Some(topic) = self.unsettled.get(self.cursor.topic).copied() {
-            self.freeze(topic);
+            self.freeze(topic, now);
             if !self.settle_topic(topic) {
                 return Settled::OutboxFull;
             }

@@ -1,16 +1,20 @@
 //! Clients come to a channel and leave it; shards attach to a channel's home and detach.
 
-use super::clients::Subscription;
+use std::cmp::Reverse;
+
+use super::clients::{Client, Subscription};
+use super::history::History;
 use super::letter::{Delivery, Letter, Refusal, Request};
+use super::recall::Recall;
 use super::topic::{Home, State, Waiting, Wish};
-use super::{ClientId, Epoch, Hub, ShardIndex, TopicId};
+use super::{ClientId, Epoch, Hub, RequestId, ShardIndex, TopicId};
 use crate::limits::{CHANNEL_IDLE, CHANNELS_EXPIRED_PER_TICK_MAX};
-use crate::proto::envelope;
+use crate::proto::envelope::{self, Subscribed};
 use crate::time::Time;
 
 impl Hub {
-    /// `client` wants the messages of `channel`. The answer is appended to `replies`, or follows
-    /// when the channel's home has answered.
+    /// `client` wants the messages of `channel`, from now on or from `since` on. The answer is
+    /// appended to `replies`, or follows when the channel's home has answered.
     ///
     /// # Errors
     /// When it cannot be; nothing has changed then.
@@ -19,7 +23,9 @@ impl Hub {
         client: ClientId,
         id: Option<&[u8]>,
         channel: &str,
+        since: Option<Recall>,
         replies: &mut Vec<u8>,
+        now: Time,
     ) -> Result<(), Refusal> {
         let topic = match self.topics.find(channel) {
             Some(topic) => topic,
@@ -37,10 +43,17 @@ impl Hub {
                 return Err(Refusal::TooManyChannels);
             }
             asking.waiting += 1;
-            waiting.push(Waiting { client, id: id.map(Into::into), wish: Wish::Subscribe });
+            let wish = Wish::Subscribe(since);
+            waiting.push(Waiting { client, id: id.map(Into::into), wish });
             return Ok(());
         }
-        self.join(client, topic, id, replies)
+        if self.postpone(client, topic, id, Wish::Subscribe(since))? {
+            return Ok(());
+        }
+        match since {
+            Some(recall) => self.recover(client, topic, id.map(Into::into), recall),
+            None => self.join(client, topic, id, replies, now),
+        }
     }
 
     /// `client` wants no more messages of `channel`. The answer says the last `seq` that it was
@@ -66,6 +79,9 @@ impl Hub {
             waiting.push(Waiting { client, id: id.map(Into::into), wish: Wish::Unsubscribe });
             return Ok(());
         }
+        if self.postpone(client, topic, id, Wish::Unsubscribe)? {
+            return Ok(());
+        }
         self.part(client, topic, id, replies)?;
         self.tidy(topic, now);
         Ok(())
@@ -84,12 +100,12 @@ impl Hub {
     }
 
     /// Another shard's request, heard at the channel's home.
-    pub(super) fn attach(&mut self, channel: &str, shard: ShardIndex, topic: TopicId) {
+    pub(super) fn attach(&mut self, channel: &str, shard: ShardIndex, topic: TopicId, now: Time) {
         let answer = match self.home(channel) {
             Err(_) => Delivery::Refused { topic },
             Ok(id) => {
                 // What was published before the attachment is not owed to it.
-                self.freeze(id);
+                self.freeze(id, now);
                 let (epoch, seq) = self.numbering(id);
                 let home = self.topics.get_mut(id).and_then(|known| known.home.as_mut());
                 home.expect("this is the home").attached.push((shard, topic));
@@ -116,21 +132,44 @@ impl Hub {
         known.settled_seq = seq;
         let State::Attaching(waiting) = before else { unreachable!("the home answers once") };
         for Waiting { client, id, wish } in waiting {
-            let mut replies = Vec::new();
-            let result = match wish {
-                Wish::Subscribe => {
-                    self.end_waiting(client);
-                    self.join(client, topic, id.as_deref(), &mut replies)
-                }
-                Wish::Unsubscribe => self.part(client, topic, id.as_deref(), &mut replies),
-            };
-            if let Err(refusal) = result {
-                let id = id.as_deref();
-                envelope::error(&mut replies, id, refusal.code(), refusal.reason());
+            if matches!(wish, Wish::Subscribe(_)) {
+                self.end_waiting(client);
             }
-            self.reply(client, &mut replies);
+            match self.postpone(client, topic, id.as_deref(), wish) {
+                Ok(true) => {}
+                Ok(false) => self.grant(client, topic, id, wish, now),
+                Err(refusal) => self.refuse(client, id.as_deref(), refusal),
+            }
         }
         self.tidy(topic, now);
+    }
+
+    /// Does what a client asked of a channel that was not attached then, or had not answered.
+    pub(super) fn grant(
+        &mut self,
+        client: ClientId,
+        topic: TopicId,
+        id: Option<RequestId>,
+        wish: Wish,
+        now: Time,
+    ) {
+        let mut replies = Vec::new();
+        let result = match wish {
+            Wish::Subscribe(None) => self.join(client, topic, id.as_deref(), &mut replies, now),
+            Wish::Subscribe(Some(recall)) => self.recover(client, topic, id.clone(), recall),
+            Wish::Unsubscribe => self.part(client, topic, id.as_deref(), &mut replies),
+        };
+        self.reply(client, &mut replies);
+        if let Err(refusal) = result {
+            self.refuse(client, id.as_deref(), refusal);
+        }
+    }
+
+    /// Tells `client` that what it asked is not done.
+    pub(super) fn refuse(&mut self, client: ClientId, id: Option<&[u8]>, refusal: Refusal) {
+        let mut replies = Vec::new();
+        envelope::error(&mut replies, id, refusal.code(), refusal.reason());
+        self.reply(client, &mut replies);
     }
 
     /// The home has no room for the channel.
@@ -143,15 +182,13 @@ impl Hub {
         self.topics.remove(topic);
         for Waiting { client, id, wish } in waiting {
             let refusal = match wish {
-                Wish::Subscribe => {
+                Wish::Subscribe(_) => {
                     self.end_waiting(client);
                     Refusal::ChannelsExhausted
                 }
                 Wish::Unsubscribe => Refusal::NotSubscribed,
             };
-            let mut replies = Vec::new();
-            envelope::error(&mut replies, id.as_deref(), refusal.code(), refusal.reason());
-            self.reply(client, &mut replies);
+            self.refuse(client, id.as_deref(), refusal);
         }
     }
 
@@ -165,18 +202,21 @@ impl Hub {
         }
         self.counts.channels_home += 1;
         let state = State::Attached { epoch: Epoch::new(&mut self.random), seq: 0 };
+        let rule = self.settings.rules.of(name);
         let home = Home {
             builder: Default::default(),
+            history: (rule.history.messages > 0).then(|| History::new(rule.history)),
+            keys: None,
             attached: Vec::new(),
             idle_listed: false,
             idle_since: Time::START,
         };
-        let overflow = self.settings.rules.overflow(name);
-        Ok(self.topics.insert(name, overflow, state, Some(home)))
+        Ok(self.topics.insert(name, rule, state, Some(home)))
     }
 
     /// Ends the lives of homes that nobody has wanted for [`CHANNEL_IDLE`], up to a bound.
     pub fn expire_channels(&mut self, now: Time) {
+        self.expire_histories(now);
         for _ in 0..CHANNELS_EXPIRED_PER_TICK_MAX {
             let Some((since, topic)) = self.topics.idle.front().copied() else { break };
             if since + CHANNEL_IDLE > now {
@@ -187,7 +227,12 @@ impl Hub {
             let home = known.home.as_mut().expect("only homes are listed as idle");
             home.idle_listed = false;
             let idle_since = home.idle_since;
+            let is_kept = home.has_something_kept(known.rule, now);
             if !known.is_deserted() {
+                continue;
+            }
+            if is_kept {
+                self.list_idle(topic, now);
                 continue;
             }
             if idle_since + CHANNEL_IDLE > now {
@@ -203,7 +248,28 @@ impl Hub {
     /// When [`expire_channels`](Self::expire_channels) has something to do.
     #[must_use]
     pub fn next_channel_expiry(&self) -> Option<Time> {
-        self.topics.idle.front().map(|(since, _)| *since + CHANNEL_IDLE)
+        let idle = self.topics.idle.front().map(|(since, _)| *since + CHANNEL_IDLE);
+        let history = self.topics.expiries.peek().map(|Reverse((expiry, _))| *expiry);
+        idle.into_iter().chain(history).min()
+    }
+
+    /// Gives up what is too old of channels on which nothing is published, up to a bound.
+    fn expire_histories(&mut self, now: Time) {
+        for _ in 0..CHANNELS_EXPIRED_PER_TICK_MAX {
+            let Some(Reverse((expiry, topic))) = self.topics.expiries.peek().copied() else {
+                break;
+            };
+            if expiry > now {
+                break;
+            }
+            self.topics.expiries.pop();
+            let home = self.topics.get_mut(topic).and_then(|known| known.home.as_mut());
+            let Some(history) = home.and_then(|home| home.history.as_mut()) else { continue };
+            history.trim(now);
+            if let Some(expiry) = history.next_look() {
+                self.topics.expiries.push(Reverse((expiry, topic)));
+            }
+        }
     }
 
     fn check_room(&self, client: ClientId) -> Result<(), Refusal> {
@@ -227,8 +293,8 @@ impl Hub {
         if home == self.settings.shard {
             return self.home(channel);
         }
-        let overflow = self.settings.rules.overflow(channel);
-        let topic = self.topics.insert(channel, overflow, State::Attaching(Vec::new()), None);
+        let rule = self.settings.rules.of(channel);
+        let topic = self.topics.insert(channel, rule, State::Attaching(Vec::new()), None);
         let shard = self.settings.shard;
         let request = Request::Attach { channel: channel.into(), shard, topic };
         self.letters.push((home, Letter::Request(request)));
@@ -242,18 +308,43 @@ impl Hub {
         }
     }
 
-    /// `client` joins an attached channel.
+    /// `client` joins an attached channel. It may have gone while it waited for the home.
     fn join(
         &mut self,
         client: ClientId,
         topic: TopicId,
         id: Option<&[u8]>,
         replies: &mut Vec<u8>,
+        now: Time,
     ) -> Result<(), Refusal> {
-        // A client may have gone while it waited for the home.
-        let Some(joining) = self.clients.get_mut(client) else { return Ok(()) };
-        if joining.is_sealed() {
+        if self.check_may_join(client, topic)?.is_none() {
             return Ok(());
+        }
+        let (epoch, seq) = self.numbering(topic);
+        // Messages up to `seq` may still be unsettled, even unfrozen: they are not owed.
+        self.freeze(topic, now);
+        let position = self.take_place(client, topic, seq);
+        let joining = self.clients.get_mut(client).expect("looked at just now");
+        joining.subscriptions.push(Subscription { topic, position });
+        self.counts.subscriptions += 1;
+        if id.is_some() {
+            let channel = &*self.topics.get(topic).expect("its numbering was just read").name;
+            let epoch = epoch.as_str();
+            let subscribed = Subscribed { channel, epoch, seq, resumed: None };
+            envelope::subscribed(replies, id, &subscribed);
+        }
+        Ok(())
+    }
+
+    /// The client, if it may join `topic`; `None` when it has gone or takes no part any more.
+    pub(super) fn check_may_join(
+        &mut self,
+        client: ClientId,
+        topic: TopicId,
+    ) -> Result<Option<&mut Client>, Refusal> {
+        let Some(joining) = self.clients.get_mut(client) else { return Ok(None) };
+        if joining.is_sealed() {
+            return Ok(None);
         }
         if joining.subscriptions.iter().any(|subscription| subscription.topic == topic) {
             return Err(Refusal::AlreadySubscribed);
@@ -261,25 +352,20 @@ impl Hub {
         if joining.subscriptions.len() >= self.settings.channels_per_client_max {
             return Err(Refusal::TooManyChannels);
         }
-        self.counts.subscriptions += 1;
-        let (epoch, seq) = self.numbering(topic);
-        // Messages up to `seq` may still be unsettled, even unfrozen: they are not owed.
-        self.freeze(topic);
-        let known = self.topics.get_mut(topic).expect("its numbering was just read");
-        let joining = self.clients.get_mut(client).expect("looked at just now");
+        Ok(Some(joining))
+    }
+
+    /// Puts `client` on the list of those whom every message after `seq`, the newest one, is
+    /// offered to. Returns its place.
+    pub(super) fn take_place(&mut self, client: ClientId, topic: TopicId, seq: u64) -> u32 {
+        debug_assert_eq!(self.numbering(topic).1, seq, "who joins knows of everything before");
+        let known = self.topics.get_mut(topic).expect("who joins has just looked at it");
         if known.unsettled.is_empty() {
-            let position = known.subscribers.len() as u32;
-            joining.subscriptions.push(Subscription { topic, position });
             known.subscribers.push(client);
-        } else {
-            let position = Subscription::NEWCOMER;
-            joining.subscriptions.push(Subscription { topic, position });
-            known.newcomers.push((client, seq));
+            return known.subscribers.len() as u32 - 1;
         }
-        if id.is_some() {
-            envelope::subscribed(replies, id, &known.name, epoch.as_str(), seq, false);
-        }
-        Ok(())
+        known.newcomers.push((client, seq));
+        Subscription::NEWCOMER
     }
 
     /// `client` leaves an attached channel.
@@ -301,12 +387,18 @@ impl Hub {
         let forgotten = self.clients.outbox_mut(client).and_then(|outbox| outbox.forget(topic));
         let known = self.topics.get(topic).expect("a topic outlives its subscribers");
         let newcomer = known.newcomers.iter().find(|(newcomer, _)| *newcomer == client);
-        let offered = newcomer.map_or(known.settled_seq, |(_, seq)| *seq);
+        let offered = match (self.clients.recovery_mut(client, topic), newcomer) {
+            (Some(recovery), _) => recovery.position(),
+            (None, Some((_, seq))) => *seq,
+            (None, None) => known.settled_seq,
+        };
         let last = forgotten.map_or(offered, |first| first - 1);
         if id.is_some() {
-            envelope::ack(replies, id, &known.name, Some(last));
+            envelope::ack(replies, id, &known.name, last, false);
         }
         self.leave(client, subscription);
+        // What was forgotten may have been all that waited.
+        self.clients.look_whether_caught_up(client);
         Ok(())
     }
 
@@ -314,6 +406,9 @@ impl Hub {
     /// settling has stopped half-way through the list, those who have had their turn stay before
     /// the cursor and the others behind it.
     fn leave(&mut self, client: ClientId, Subscription { topic, position }: Subscription) {
+        if position == Subscription::RECOVERING {
+            return self.end_recovery(client, topic);
+        }
         let known = self.topics.get_mut(topic).expect("a topic outlives its subscribers");
         let is_settling = self.unsettled.get(self.cursor.topic) == Some(&topic);
         let cursor = if is_settling { self.cursor.client } else { 0 };

@@ -1,7 +1,7 @@
 //! The channels a shard knows: those it is the home of, and those its clients are subscribed to.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,8 +9,12 @@ use std::sync::Arc;
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
-use super::segment::{Segment, SegmentBuilder};
-use super::{ClientId, Epoch, Overflow, RequestId, ShardIndex, TopicId};
+use super::history::History;
+use super::keys::Keys;
+use super::recall::Recall;
+use super::recovery::Recovering;
+use super::segment::{Meter, Segment, SegmentBuilder};
+use super::{ClientId, Epoch, RequestId, Rule, ShardIndex, TopicId};
 use crate::mem::{Key, Table};
 use crate::proto::envelope;
 use crate::time::Time;
@@ -27,6 +31,8 @@ pub(super) struct Topics {
     /// Homes that were deserted at the time given, about the oldest first; looked at again when
     /// their time has come.
     pub(super) idle: VecDeque<(Time, TopicId)>,
+    /// When the oldest message of each history becomes too old, or did when last looked at.
+    pub(super) expiries: BinaryHeap<Reverse<(Time, TopicId)>>,
 }
 
 /// One channel.
@@ -35,7 +41,7 @@ pub(super) struct Topic {
     pub(super) name: Arc<str>,
     /// The beginning of each of its messages, encoded once.
     pub(super) prefix: Box<[u8]>,
-    pub(super) overflow: Overflow,
+    pub(super) rule: Rule,
     pub(super) state: State,
     /// The numbering, if this shard is the home.
     pub(super) home: Option<Home>,
@@ -43,6 +49,8 @@ pub(super) struct Topic {
     pub(super) subscribers: Vec<ClientId>,
     /// Clients that joined since the last settling, and the `seq` after which they are owed.
     pub(super) newcomers: Vec<(ClientId, u64)>,
+    /// What those need who are not on the list yet because they were away, if there are any.
+    pub(super) recovering: Option<Box<Recovering>>,
     /// Messages that no subscriber has been offered yet.
     pub(super) unsettled: VecDeque<Rc<Segment>>,
     /// Listed in `Hub::unsettled`.
@@ -70,7 +78,7 @@ pub(super) struct Waiting {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
-    Subscribe,
+    Subscribe(Option<Recall>),
     Unsubscribe,
 }
 
@@ -79,6 +87,10 @@ pub(super) enum Wish {
 pub(super) struct Home {
     /// Messages of this tick.
     pub(super) builder: SegmentBuilder,
+    /// What is kept for those who were away, if the channel's rule says so.
+    pub(super) history: Option<History>,
+    /// Keys of publishes, once one has come with a key.
+    pub(super) keys: Option<Box<Keys>>,
     /// Other shards with subscribers, and what they call the channel.
     pub(super) attached: Vec<(ShardIndex, TopicId)>,
     /// Listed in `Topics::idle`.
@@ -97,12 +109,18 @@ impl Topics {
             hasher,
             shards,
             idle: VecDeque::new(),
+            expiries: BinaryHeap::new(),
         }
     }
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.table.len()
+    }
+
+    /// Nobody's keys yet, counted in `meter`.
+    pub(super) fn keys(&self, meter: &Meter) -> Box<Keys> {
+        Box::new(Keys::new(self.hasher.clone(), meter.clone()))
     }
 
     /// The home shard of the channel called `name`.
@@ -130,7 +148,7 @@ impl Topics {
     pub(super) fn insert(
         &mut self,
         name: &str,
-        overflow: Overflow,
+        rule: Rule,
         state: State,
         home: Option<Home>,
     ) -> TopicId {
@@ -141,9 +159,10 @@ impl Topics {
         let topic = Topic {
             prefix: envelope::message_prefix(&name),
             name: Arc::clone(&name),
-            overflow,
+            rule,
             state,
             home,
+            recovering: None,
             subscribers: Vec::new(),
             newcomers: Vec::new(),
             unsettled: VecDeque::new(),
@@ -164,11 +183,26 @@ impl Topics {
     }
 }
 
+impl Home {
+    /// Whether something is kept for the sake of which the numbering goes on.
+    pub(super) fn has_something_kept(&mut self, rule: Rule, now: Time) -> bool {
+        if let Some(history) = &mut self.history {
+            history.trim(now);
+        }
+        if let Some(keys) = &mut self.keys {
+            keys.trim(rule.keys, now);
+            self.keys.take_if(|keys| keys.is_empty());
+        }
+        self.keys.is_some() || self.history.as_ref().is_some_and(|history| !history.is_empty())
+    }
+}
+
 impl Topic {
     /// Whether no client and no other shard wants this channel.
     pub(super) fn is_deserted(&self) -> bool {
         self.subscribers.is_empty()
             && self.newcomers.is_empty()
+            && self.recovering.is_none()
             && self.unsettled.is_empty()
             && !self.listed
             && !matches!(&self.state, State::Attaching(waiting) if !waiting.is_empty())

@@ -15,6 +15,7 @@ const CLOSE_SLOW_CONSUMER: u16 = 4409;
 impl<D: Driver> Shard<D> {
     /// Offers what was published in this tick to all subscribers, acknowledges it, and sends.
     pub(super) fn settle(&mut self, now: Time) {
+        self.hub.recall_due(now);
         while self.hub.settle(now) == Settled::OutboxFull {
             self.flush(now);
         }

@@ -196,7 +196,8 @@ impl<D: Driver> Shard<D> {
     /// happens before.
     #[must_use]
     pub fn rest(&self, now: Time) -> Option<Duration> {
-        if self.post.has_mail() || self.hub.has_dirty() || !self.scratch.due.is_empty() {
+        let is_busy = self.hub.has_dirty() || self.hub.has_recalls_due();
+        if is_busy || self.post.has_mail() || !self.scratch.due.is_empty() {
             return Some(Duration::ZERO);
         }
         let drain = self.drain.as_ref().map(|drain| drain.next(now));

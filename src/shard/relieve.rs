@@ -30,8 +30,9 @@ impl<D: Driver> Shard<D> {
                 break;
             }
             match burden.way {
-                Way::Shed => self.hub.shed(burden.client),
-                Way::CutOff => self.break_off(now, burden.client, EndReason::MemoryCeiling),
+                Way::Shed(client) => self.hub.shed(client),
+                Way::CutOff(client) => self.break_off(now, client, EndReason::MemoryCeiling),
+                Way::Forget(topic) => self.hub.give_up_history(topic),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What a text message of a client asks for, and the answer.
 
-use crate::hub::{ClientId, Hub, Refusal};
+use crate::hub::{ClientId, Hub, Publish, Recall, Refusal};
 use crate::proto::envelope::{self, NotJson, Parser, Request};
 use crate::time::Time;
 
@@ -33,9 +33,13 @@ impl Requests {
             }
         };
         let done = match request {
-            Request::Subscribe { channel } => hub.subscribe(client, id, channel, replies),
+            Request::Subscribe { channel, since } => {
+                hub.subscribe(client, id, channel, since.map(Recall::from), replies, now)
+            }
             Request::Unsubscribe { channel } => hub.unsubscribe(client, id, channel, replies, now),
-            Request::Publish { channel, payload } => hub.publish(client, id, channel, payload),
+            Request::Publish { channel, payload, key } => {
+                hub.publish(client, Publish { channel, payload, id, key }, now)
+            }
             Request::Ping { t } => {
                 envelope::pong(replies, id, t);
                 Ok(())

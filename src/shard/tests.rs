@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use super::*;
 use crate::conn::{self, EndReason};
-use crate::hub::{self, Capacity, Delivery, Letter, Overflow, Request, Rules};
+use crate::hub::{self, Capacity, Delivery, Letter, Request, Rule, Rules};
 use crate::io::epoll::Epoll;
 use crate::io::{Buffer, Description, Send, SocketId, Waker};
 use crate::limits::{
@@ -164,7 +164,7 @@ impl One {
                 channels_per_client_max: 8,
                 channels_max: 100,
                 memory_bytes_max,
-                rules: Rules { rules: Vec::new(), default: Overflow::DropOldest },
+                rules: Rules { rules: Vec::new(), default: Rule::default() },
             },
             drain_window: Duration::from_secs(30),
             held_bytes_max: 1 << 20,

@@ -1,7 +1,7 @@
 //! End to end: a real `ringcast` child process, real sockets, a client library nobody here wrote
 //! (`tokio-tungstenite`), and bare TCP where a well-behaved client would not do.
 //!
-//! Every claim of [`messages`], [`overflow`], [`protocol`], [`http`], [`life`] and [`shutdown`]
+//! Every claim of [`messages`], [`overflow`], [`protocol`], [`http`], [`life`], [`resume`] and [`shutdown`]
 //! runs on both drivers with one shard and with two; [`forbidden`] runs the same claims about
 //! messages with io_uring taken away. `cargo test --test e2e -- uring_2` picks one column.
 
@@ -18,6 +18,7 @@ mod life;
 mod messages;
 mod overflow;
 mod protocol;
+mod resume;
 mod shutdown;
 
 /// Makes a test of each claim (an `async fn(Setup)`) for every driver and shard count.

@@ -250,7 +250,9 @@ pub async fn requests_that_cannot_be_met_get_a_stable_code_and_the_connection_li
         (r#""type":"subscribe","channel":"a\u0000b""#, "bad_channel"),
         (r#""type":"publish","channel":"\n","payload":1"#, "bad_channel"),
         (too_long.as_str(), "bad_channel"),
-        (r#""type":"subscribe","channel":"a","since":{"epoch":"e","seq":1}"#, "unsupported"),
+        (r#""type":"subscribe","channel":"a","since":{"epoch":"e"}"#, "bad_since"),
+        (r#""type":"subscribe","channel":"a","since":"yesterday""#, "bad_since"),
+        (r#""type":"publish","channel":"a","payload":1,"key":1"#, "bad_key"),
         (r#""type":"auth","token":"t""#, "unsupported"),
     ] {
         let answer = client.ask("x", request).await;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ringcast::conn;
-use ringcast::hub::{self, Capacity, ChannelRule, Overflow, Rules};
+use ringcast::hub::{self, Capacity, ChannelRule, Overflow, Rule, Rules};
 use ringcast::io::sim::{Faults, Line};
 use ringcast::shard::{MailboxRoom, Settings};
 
@@ -268,7 +268,7 @@ impl Plan {
     /// Whether somebody may be closed for not reading fast enough.
     pub fn closes_the_slow(&self) -> bool {
         let rules = &self.settings.hub.rules;
-        self.channels.iter().any(|channel| rules.overflow(channel) == Overflow::Close)
+        self.channels.iter().any(|channel| rules.of(channel).overflow == Overflow::Close)
     }
 
     /// How one of them is connected.
@@ -357,7 +357,10 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
     let tight = draw.one_in(4);
     let closes = !habits.everybody_stays();
     let ping_interval = draw.millis(500, 25_000);
-    let rule = |pattern: &str, overflow| ChannelRule { pattern: pattern.into(), overflow };
+    let rule = |pattern: &str, overflow| {
+        let rule = Rule { overflow, ..Rule::default() };
+        ChannelRule { pattern: pattern.into(), rule }
+    };
     Settings {
         conn: conn::Settings {
             message_bytes_max: draw.scale(512, 8_192) as usize,
@@ -385,7 +388,7 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
                     rule("new*", Overflow::DropNewest),
                     rule("close*", if closes { Overflow::Close } else { Overflow::DropOldest }),
                 ],
-                default: Overflow::DropOldest,
+                default: Rule::default(),
             },
         },
         drain_window: draw.millis(500, 30_000),

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use ringcast::hub::{Capacity, ClientId, Hub, Overflow, Rules, Settings, Settled};
+use ringcast::hub::{Capacity, ClientId, Hub, Publish, Rule, Rules, Settings, Settled};
 use ringcast::io::SLICES_PER_SEND_MAX;
 use ringcast::limits::SENDS_PER_SUBMISSION_MAX;
 use ringcast::mem::Key;
@@ -33,7 +33,7 @@ pub(super) fn settings() -> Settings {
         channels_per_client_max: 128,
         channels_max: 100_000,
         memory_bytes_max: 1 << 30,
-        rules: Rules { rules: Vec::new(), default: Overflow::DropOldest },
+        rules: Rules { rules: Vec::new(), default: Rule::default() },
     }
 }
 
@@ -64,14 +64,17 @@ impl Room {
     fn subscribe(&mut self, clients: u32) {
         let mut replies = Vec::new();
         for client in (0..clients).map(|index| Key::new(index, 0)) {
-            self.hub.subscribe(client, Some(b"1"), CHANNEL, &mut replies).expect("there is room");
+            let subscribed =
+                self.hub.subscribe(client, Some(b"1"), CHANNEL, None, &mut replies, Time::START);
+            subscribed.expect("there is room");
             self.hub.reply(client, &mut replies);
         }
         assert_eq!(self.hub.settle(Time::START), Settled::Done);
     }
 
     fn publish(&mut self, payload: &[u8]) {
-        self.hub.publish(self.publisher, Some(b"17"), CHANNEL, payload).expect("there is room");
+        let publish = Publish { channel: CHANNEL, payload, id: Some(b"17"), key: None };
+        self.hub.publish(self.publisher, publish, Time::START).expect("there is room");
         assert_eq!(self.hub.settle(Time::START), Settled::Done);
         self.hub.acknowledge_settled();
     }

@@ -71,7 +71,7 @@ fn ack(meter: &mut Meter) {
     let mut out = Vec::new();
     let mut encode = |seq| {
         out.clear();
-        envelope::ack(&mut out, Some(b"17"), "plant.line-3.pressure", Some(black_box(seq)));
+        envelope::ack(&mut out, Some(b"17"), "plant.line-3.pressure", black_box(seq), false);
         black_box(&out);
     };
     encode(123_456);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Clients;
+use crate::hub::recovery::Recovery;
 use crate::hub::topic::Topics;
 use crate::hub::{Audit, ClientId, TopicId};
 
@@ -48,6 +49,12 @@ impl Clients {
             for (topic, (_, last)) in outbox.audit(self.capacity, audit) {
                 let known = topics.get(topic).expect("a topic outlives what waits of it");
                 let is_newcomer = known.newcomers.iter().any(|(newcomer, _)| *newcomer == id);
+                let catches_up = client.recoveries.iter().flat_map(|list| list.iter());
+                let mut of_topic = catches_up.filter(|recovery| recovery.topic == topic);
+                if let Some(recovery) = of_topic.next() {
+                    assert_eq!(last, recovery.position(), "a page ends where the next begins");
+                    continue;
+                }
                 assert!(
                     client.sealed || is_newcomer || last == known.settled_seq,
                     "client {id:?} waits for {topic:?} up to {last}, offered up to {}",
@@ -61,5 +68,17 @@ impl Clients {
         audit.blocked += blocked;
         assert!(self.spare.iter().all(|outbox| outbox.is_empty()), "spare outboxes are empty");
         subscriptions
+    }
+
+    /// Those who catch up with a channel, and whether somebody will look when they have read
+    /// what they have.
+    pub(in crate::hub) fn recovering(&self) -> impl Iterator<Item = (ClientId, &[Recovery], bool)> {
+        self.table.iter().filter_map(|(id, client)| {
+            let recoveries = client.recoveries.as_deref()?;
+            assert!(!recoveries.is_empty(), "nobody catches up with nothing");
+            let waits = client.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty());
+            let is_looked_at = waits || client.sealed || self.caught_up.contains(&id);
+            Some((id, recoveries.as_slice(), is_looked_at))
+        })
     }
 }

@@ -5,6 +5,7 @@ use crate::hub::segment::{Meter, SegmentBuilder};
 use crate::hub::tests::wire::{Heard, Wire};
 use crate::mem::Key;
 use crate::proto::envelope;
+use crate::time::Time;
 
 fn topic(index: u32) -> TopicId {
     Key::new(index, 0)
@@ -25,7 +26,7 @@ fn segment(
     for seq in seqs {
         builder.push(&envelope::message_prefix(&name(at)), seq, payload.as_bytes());
     }
-    Segment::new(at, overflow, builder.freeze(), &Meter::default())
+    Segment::new(at, overflow, Time::START, builder.freeze(), &Meter::default())
 }
 
 fn run(at: TopicId, overflow: Overflow, seqs: std::ops::Range<u64>) -> Run {

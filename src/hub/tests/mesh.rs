@@ -3,27 +3,74 @@
 
 use std::collections::BTreeMap;
 
-use super::wire::Heard;
+use std::time::Duration;
+
+use super::wire::{Heard, Resumed};
 use super::world::{World, settings};
 use crate::hub::topic::State;
 use crate::hub::*;
 use crate::limits::CHANNEL_IDLE;
+use crate::proto::envelope::Since;
 
 /// What one client knows, from nothing but what it heard.
 #[derive(Debug, Default)]
 struct Account {
     /// Channels it is subscribed to: the epoch and the last message heard or told of.
     channels: BTreeMap<String, (String, u64)>,
-    /// Its unsubscribes and publishes, by id, that may still be answered.
+    /// Where it was in those it left.
+    left: BTreeMap<String, (String, u64)>,
+    /// Its requests, by id, that may still be answered.
+    resumes: BTreeMap<u64, Asked>,
     unsubscribes: BTreeMap<u64, String>,
     publishes: BTreeMap<u64, String>,
     retired: bool,
 }
 
+/// Where a client said that it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Asked {
+    After { epoch: String, seq: u64 },
+    Last(u32),
+}
+
+impl Asked {
+    fn since(&self) -> Since<'_> {
+        match self {
+            Self::After { epoch, seq } => Since::After { epoch, seq: *seq },
+            Self::Last(count) => Since::Last(*count),
+        }
+    }
+
+    /// Whether the answer may be so; returns the last message the client has by that.
+    fn check(&self, told_epoch: &str, newest: u64, resumed: Resumed) -> u64 {
+        let (from, lost) = resumed.expect("who says where it was is told where it goes on");
+        match (self, lost.as_deref()) {
+            (Self::After { epoch, seq }, None | Some("too_old" | "limit")) => {
+                assert_eq!((epoch.as_str(), seq + 1), (told_epoch, from));
+            }
+            (Self::After { epoch, seq }, Some("epoch_changed")) => {
+                assert!(epoch != told_epoch || *seq > newest, "nothing has begun anew");
+                assert_eq!(from, 1);
+            }
+            (Self::Last(count), lost) => {
+                let wanted = (newest + 1).saturating_sub(u64::from(*count)).max(1);
+                assert!((wanted..=newest + 1).contains(&from), "{self:?} is {from} of {newest}");
+                assert_eq!(lost.is_none(), from == wanted);
+            }
+            (asked, lost) => panic!("{asked:?}: {lost:?}"),
+        }
+        from - 1
+    }
+}
+
 impl Account {
     fn hear(&mut self, heard: Heard) {
         match heard {
-            Heard::Subscribed { channel, epoch, seq, .. } => {
+            Heard::Subscribed { id, channel, epoch, seq, resumed } => {
+                let seq = match self.resumes.remove(&id) {
+                    Some(asked) => asked.check(&epoch, seq, resumed),
+                    None => seq,
+                };
                 let before = self.channels.insert(channel, (epoch, seq));
                 assert!(before.is_none(), "nobody is subscribed twice");
             }
@@ -31,14 +78,16 @@ impl Account {
             Heard::Gap { channel, from, to, .. } => self.advance(&channel, from, to),
             Heard::Ack { id, channel, seq } => {
                 if self.unsubscribes.remove(&id).is_some() {
-                    let (_, last) = self.channels.remove(&channel).expect("it was subscribed");
+                    let (epoch, last) = self.channels.remove(&channel).expect("it was subscribed");
                     assert_eq!(seq, last, "an unsubscribe tells the last message sent");
+                    self.left.insert(channel, (epoch, last));
                 } else {
                     assert_eq!(self.publishes.remove(&id), Some(channel));
                 }
             }
             Heard::Error { id, .. } => {
                 let id = id.expect("every request has an id");
+                self.resumes.remove(&id);
                 self.unsubscribes.remove(&id);
                 self.publishes.remove(&id);
             }
@@ -75,6 +124,14 @@ impl Day {
             home_seed: random.u64(..),
             ..settings()
         };
+        let mut settings = settings;
+        let history = Retention {
+            messages: if random.bool() { random.u32(1..40) } else { 0 },
+            age: Duration::from_millis(random.u64(1_000..200_000)),
+            bytes: random.usize(100..4_000),
+        };
+        settings.rules.default.history = history;
+        settings.rules.rules[0].rule.history = history;
         let channels = (0..random.usize(1..8)).map(|number| {
             format!("{}{number}", random.choice(["old", "new", "close"]).expect("one of three"))
         });
@@ -121,7 +178,8 @@ impl Day {
         let id = self.next_id;
         let account = &mut self.accounts[client];
         match self.random.u8(..100) {
-            0..25 => self.world.subscribe(client, id, &channel),
+            0..13 => self.world.subscribe(client, id, &channel),
+            13..25 => self.resume(client, id, &channel),
             25..35 => {
                 account.unsubscribes.insert(id, channel.clone());
                 self.world.unsubscribe(client, id, &channel);
@@ -158,6 +216,23 @@ impl Day {
         }
     }
 
+    /// Comes back to where it, or somebody before it, was.
+    fn resume(&mut self, client: usize, id: u64, channel: &str) {
+        let (random, accounts) = (&mut self.random, &self.accounts);
+        let known = accounts.iter().filter_map(|account| {
+            account.left.get(channel).or_else(|| account.channels.get(channel))
+        });
+        let asked = match random.choice(known.collect::<Vec<_>>()) {
+            Some((epoch, seq)) if random.u8(..4) > 0 => {
+                Asked::After { epoch: epoch.clone(), seq: random.u64(seq.saturating_sub(3)..=*seq) }
+            }
+            _ if random.bool() => Asked::After { epoch: "another".into(), seq: 3 },
+            _ => Asked::Last(random.u32(..20)),
+        };
+        self.accounts[client].resumes.insert(id, asked.clone());
+        self.world.resume(client, id, channel, Some(asked.since()));
+    }
+
     fn hear(&mut self) {
         for (client, account) in self.accounts.iter_mut().enumerate() {
             for heard in self.world.take_heard(client) {
@@ -192,12 +267,14 @@ impl Day {
             }
             assert!(!of.throttled && !of.blocked);
             assert!(account.unsubscribes.is_empty() && account.publishes.is_empty());
+            assert!(account.resumes.is_empty(), "everybody is told where it goes on");
             for (channel, (epoch, last)) in &account.channels {
                 assert_eq!((epoch.as_str(), *last), self.numbering(channel), "{channel}");
             }
         }
         for hub in &self.world.hubs {
-            assert_eq!((hub.segments_bytes(), hub.replies_bytes()), (0, 0));
+            assert_eq!(hub.segments_bytes() as u64, hub.audit().kept_bytes);
+            assert_eq!(hub.replies_bytes(), 0);
             assert_eq!(hub.flow().blocked, 0);
         }
         for client in 0..self.accounts.len() {
@@ -206,11 +283,14 @@ impl Day {
             }
         }
         self.world.run();
-        self.world.now = self.world.now + CHANNEL_IDLE;
         for hub in &mut self.world.hubs {
             assert_eq!(hub.counts().subscriptions, 0);
-            hub.expire_channels(self.world.now);
-            hub.expire_channels(self.world.now + CHANNEL_IDLE);
+            // The oldest history is kept for 200 s, and then it is idle.
+            for _ in 0..6 {
+                self.world.now = self.world.now + CHANNEL_IDLE;
+                hub.expire_channels(self.world.now);
+            }
+            assert_eq!(hub.segments_bytes(), 0);
             assert_eq!((hub.channels(), hub.counts().channels_home), (0, 0));
             assert_eq!(hub.next_channel_expiry(), None);
         }

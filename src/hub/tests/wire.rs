@@ -9,11 +9,14 @@ use crate::proto::ws::{Decoder, Event, Role};
 pub(crate) enum Heard {
     Message { channel: String, seq: u64 },
     Gap { channel: String, from: u64, to: u64, reason: String },
-    Subscribed { id: u64, channel: String, epoch: String, seq: u64 },
+    Subscribed { id: u64, channel: String, epoch: String, seq: u64, resumed: Resumed },
     Ack { id: u64, channel: String, seq: u64 },
     Error { id: Option<u64>, code: String },
     Pong { id: u64 },
 }
+
+/// From where a subscribed client goes on, if it said where it was, and why something is gone.
+pub(crate) type Resumed = Option<(u64, Option<String>)>;
 
 /// The receiving end of one connection.
 #[derive(Debug)]
@@ -55,6 +58,11 @@ fn understand(text: &mut [u8]) -> Heard {
             channel: string("channel"),
             epoch: string("epoch"),
             seq: number("seq"),
+            resumed: value.get_u64("from").map(|from| {
+                let lost = value.get_str("reason").map(str::to_owned);
+                assert_eq!(value.get_bool("recovered"), Some(lost.is_none()), "{said}");
+                (from, lost)
+            }),
         },
         "ack" => Heard::Ack { id: number("id"), channel: string("channel"), seq: number("seq") },
         "error" => Heard::Error { id: value.get_u64("id"), code: string("code") },

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::wire::{Heard, Wire};
 use crate::hub::*;
 use crate::mem::Key;
-use crate::proto::envelope;
+use crate::proto::envelope::{self, Since};
 use crate::time::Time;
 
 pub(super) struct World {
@@ -49,9 +49,12 @@ pub(super) fn settings() -> Settings {
         memory_bytes_max: 1 << 20,
         rules: Rules {
             rules: [("new*", Overflow::DropNewest), ("close*", Overflow::Close)]
-                .map(|(pattern, overflow)| ChannelRule { pattern: pattern.into(), overflow })
+                .map(|(pattern, overflow)| ChannelRule {
+                    pattern: pattern.into(),
+                    rule: Rule { overflow, ..Rule::default() },
+                })
                 .into(),
-            default: Overflow::DropOldest,
+            default: Rule::default(),
         },
     }
 }
@@ -92,7 +95,13 @@ impl World {
     }
 
     pub(super) fn subscribe(&mut self, client: usize, id: u64, channel: &str) {
-        self.ask(client, id, |hub, key, id, replies, _| hub.subscribe(key, id, channel, replies));
+        self.resume(client, id, channel, None);
+    }
+
+    pub(super) fn resume(&mut self, client: usize, id: u64, channel: &str, since: Option<Since>) {
+        self.ask(client, id, |hub, key, id, replies, now| {
+            hub.subscribe(key, id, channel, since.map(Recall::from), replies, now)
+        });
     }
 
     pub(super) fn unsubscribe(&mut self, client: usize, id: u64, channel: &str) {
@@ -107,8 +116,9 @@ impl World {
 
     pub(super) fn publish_bytes(&mut self, client: usize, id: u64, channel: &str, bytes: usize) {
         let payload = format!("\"{}\"", "x".repeat(bytes));
-        self.ask(client, id, |hub, key, id, _, _| {
-            hub.publish(key, id, channel, payload.as_bytes())
+        self.ask(client, id, |hub, client, id, _, now| {
+            let payload = payload.as_bytes();
+            hub.publish(client, Publish { channel, payload, id, key: None }, now)
         });
     }
 
@@ -166,6 +176,7 @@ impl World {
     /// The end of a tick.
     pub(super) fn settle(&mut self, shard: usize) {
         let mut rounds = 0;
+        self.hubs[shard].recall_due(self.now);
         while self.hubs[shard].settle(self.now) == Settled::OutboxFull {
             self.flush(shard);
             rounds += 1;
@@ -184,6 +195,8 @@ impl World {
         }
         self.flush(shard);
         self.relieve(shard);
+        self.post(shard);
+        let _ = self.hubs[shard].audit();
     }
 
     /// Does what the shard does at the memory ceiling.
@@ -191,13 +204,14 @@ impl World {
         if !self.hubs[shard].is_overloaded() {
             return;
         }
-        for Burden { client, way, .. } in self.hubs[shard].burdens() {
+        for Burden { way, .. } in self.hubs[shard].burdens() {
             if self.hubs[shard].is_relieved() {
                 break;
             }
             match way {
-                Way::Shed => self.hubs[shard].shed(client),
-                Way::CutOff => self.close(self.find(shard, client)),
+                Way::Shed(client) => self.hubs[shard].shed(client),
+                Way::CutOff(client) => self.close(self.find(shard, client)),
+                Way::Forget(topic) => self.hubs[shard].give_up_history(topic),
             }
         }
     }
@@ -267,7 +281,7 @@ impl World {
             for shard in 0..self.hubs.len() {
                 self.settle(shard);
             }
-            if !self.deliver(|_| 0) {
+            if !self.deliver(|_| 0) && !self.hubs.iter().any(Hub::has_recalls_due) {
                 break;
             }
         }

@@ -26,31 +26,48 @@ pub fn welcome(out: &mut Vec<u8>, welcome: &Welcome<'_>) {
     });
 }
 
-/// `{"type":"subscribed","id":..,"channel":"..","epoch":"..","seq":..,"recovered":..}`
-pub fn subscribed(
-    out: &mut Vec<u8>,
-    id: Option<&[u8]>,
-    channel: &str,
-    epoch: &str,
-    seq: u64,
-    recovered: bool,
-) {
+/// What a client learns when it is subscribed.
+#[derive(Clone, Copy, Debug)]
+pub struct Subscribed<'a> {
+    /// To what.
+    pub channel: &'a str,
+    /// The life of the numbering.
+    pub epoch: &'a str,
+    /// The newest message.
+    pub seq: u64,
+    /// For a client that said where it was: the first message or gap that follows, and why
+    /// something is gone, if it is.
+    pub resumed: Option<(u64, Option<&'static str>)>,
+}
+
+/// `{"type":"subscribed","id":..,"channel":"..","epoch":"..","seq":..,"recovered":..}`, and when
+/// it was asked for `"from":..` and perhaps `"reason":".."`
+pub fn subscribed(out: &mut Vec<u8>, id: Option<&[u8]>, subscribed: &Subscribed<'_>) {
+    let Subscribed { channel, epoch, seq, resumed } = subscribed;
     object(out, b"subscribed", |object| {
         object.id(id);
         object.string("channel", channel);
         object.string("epoch", epoch);
-        object.number("seq", seq);
-        object.raw("recovered", if recovered { b"true" } else { b"false" });
+        object.number("seq", *seq);
+        object.boolean("recovered", matches!(resumed, Some((_, None))));
+        if let Some((from, lost)) = resumed {
+            object.number("from", *from);
+            if let Some(reason) = lost {
+                object.string("reason", reason);
+            }
+        }
     });
 }
 
-/// `{"type":"ack","id":..,"channel":"..","seq":..}`
-pub fn ack(out: &mut Vec<u8>, id: Option<&[u8]>, channel: &str, seq: Option<u64>) {
+/// `{"type":"ack","id":..,"channel":"..","seq":..}`, and `"duplicate":true` for a key that was
+/// known.
+pub fn ack(out: &mut Vec<u8>, id: Option<&[u8]>, channel: &str, seq: u64, is_repeated: bool) {
     object(out, b"ack", |object| {
         object.id(id);
         object.string("channel", channel);
-        if let Some(seq) = seq {
-            object.number("seq", seq);
+        object.number("seq", seq);
+        if is_repeated {
+            object.boolean("duplicate", true);
         }
     });
 }
@@ -155,6 +172,10 @@ impl Object<'_> {
         self.body.extend_from_slice(value);
     }
 
+    fn boolean(&mut self, name: &str, value: bool) {
+        self.raw(name, if value { b"true" } else { b"false" });
+    }
+
     fn string(&mut self, name: &str, value: &str) {
         self.name(name);
         json::write_string(self.body, value);
@@ -209,21 +230,28 @@ mod tests {
             written(|out| welcome(out, &greeting)),
             r#"{"type":"welcome","client":"k3-7","ping_interval_ms":25000,"message_bytes_max":65536,"channels_max":128}"#
         );
+        let fresh = Subscribed { channel: "orders", epoch: "k3x9", seq: 123, resumed: None };
         assert_eq!(
-            written(|out| subscribed(out, id, "orders", "k3x9", 123, true)),
-            r#"{"type":"subscribed","id":"a\u0062","channel":"orders","epoch":"k3x9","seq":123,"recovered":true}"#
+            written(|out| subscribed(out, None, &fresh)),
+            r#"{"type":"subscribed","channel":"orders","epoch":"k3x9","seq":123,"recovered":false}"#
+        );
+        let resumed = Subscribed { resumed: Some((121, None)), ..fresh };
+        assert_eq!(
+            written(|out| subscribed(out, id, &resumed)),
+            r#"{"type":"subscribed","id":"a\u0062","channel":"orders","epoch":"k3x9","seq":123,"recovered":true,"from":121}"#
+        );
+        let late = Subscribed { resumed: Some((3, Some("too_old"))), ..fresh };
+        assert_eq!(
+            written(|out| subscribed(out, None, &late)),
+            r#"{"type":"subscribed","channel":"orders","epoch":"k3x9","seq":123,"recovered":false,"from":3,"reason":"too_old"}"#
         );
         assert_eq!(
-            written(|out| subscribed(out, None, "orders", "k3x9", 0, false)),
-            r#"{"type":"subscribed","channel":"orders","epoch":"k3x9","seq":0,"recovered":false}"#
-        );
-        assert_eq!(
-            written(|out| ack(out, Some(b"3"), "orders", Some(124))),
+            written(|out| ack(out, Some(b"3"), "orders", 124, false)),
             r#"{"type":"ack","id":3,"channel":"orders","seq":124}"#
         );
         assert_eq!(
-            written(|out| ack(out, None, "orders", None)),
-            r#"{"type":"ack","channel":"orders"}"#
+            written(|out| ack(out, None, "orders", 124, true)),
+            r#"{"type":"ack","channel":"orders","seq":124,"duplicate":true}"#
         );
         assert_eq!(
             written(|out| gap(out, "orders", 125, 131, "slow_consumer")),

@@ -11,7 +11,8 @@ use std::mem;
 use simd_json::{Buffers, Node, Tape};
 
 use super::channel::is_channel;
-use crate::limits::{CHANNEL_NAME_BYTES_MAX, REQUEST_ID_BYTES_MAX};
+use super::since::{self, Since};
+use crate::limits::{CHANNEL_NAME_BYTES_MAX, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::proto::json::{self, Fault, JsonError, Member};
 
 /// The longest way to write a channel's name in JSON: every byte as `\u00xx`, and the quotes.
@@ -33,6 +34,8 @@ pub enum Request<'a> {
     Subscribe {
         /// The channel's name.
         channel: &'a str,
+        /// Where to go on; without it with what comes next.
+        since: Option<Since<'a>>,
     },
     /// To receive them no more.
     Unsubscribe {
@@ -45,6 +48,9 @@ pub enum Request<'a> {
         channel: &'a str,
         /// The JSON value, exactly as it was written, without the whitespace around it.
         payload: &'a [u8],
+        /// What tells it from other messages, as it was written: a string. Whoever sends the same
+        /// again does not publish it twice.
+        key: Option<&'a [u8]>,
     },
     /// To hear a pong.
     Ping {
@@ -68,6 +74,8 @@ pub enum Field {
     T,
     /// `since`
     Since,
+    /// `key`
+    Key,
 }
 
 /// Why a message that is a JSON object is not done. The connection goes on.
@@ -89,8 +97,10 @@ pub enum Reject {
     BadId,
     /// `t` is too long.
     BadT,
-    /// Resuming with `since`.
-    SinceUnsupported,
+    /// `since` is none of the ways to say where one was.
+    BadSince,
+    /// `key` is not a string, or too long.
+    BadKey,
     /// Authenticating with `auth`.
     AuthUnsupported,
     /// Asking for `history`.
@@ -110,9 +120,9 @@ impl Reject {
             Self::BadChannel => "bad_channel",
             Self::BadId => "bad_id",
             Self::BadT => "bad_t",
-            Self::SinceUnsupported | Self::AuthUnsupported | Self::HistoryUnsupported => {
-                "unsupported"
-            }
+            Self::BadSince => "bad_since",
+            Self::BadKey => "bad_key",
+            Self::AuthUnsupported | Self::HistoryUnsupported => "unsupported",
         }
     }
 
@@ -132,21 +142,24 @@ impl Reject {
             Self::DuplicateField(Field::Payload) => "payload is there twice",
             Self::DuplicateField(Field::T) => "t is there twice",
             Self::DuplicateField(Field::Since) => "since is there twice",
+            Self::DuplicateField(Field::Key) => "key is there twice",
             Self::BadString => "type or channel holds half of a surrogate pair",
             Self::BadChannel => {
                 "a channel's name has 1 to 255 bytes of UTF-8 and no control characters"
             }
             Self::BadId => "id must be a string or a number of at most 128 bytes",
             Self::BadT => "t must have at most 128 bytes",
-            Self::SinceUnsupported => "this server cannot resume: since is not supported",
+            Self::BadSince => "since is {\"epoch\":\"..\",\"seq\":..}, {\"last\":..} or \"latest\"",
+            Self::BadKey => "key must be a string of at most 128 bytes",
             Self::AuthUnsupported => "this server has no authentication: auth is not supported",
             Self::HistoryUnsupported => "this server keeps no history: history is not supported",
         }
     }
 }
 
-// Two reasons say their bounds in words.
+// Some reasons say their bounds in words.
 const _: () = assert!(CHANNEL_NAME_BYTES_MAX == 255 && REQUEST_ID_BYTES_MAX == 128);
+const _: () = assert!(PUBLISH_KEY_BYTES_MAX == 128);
 
 /// Not a message at all: the connection closes with 4400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -241,15 +254,20 @@ impl Parser {
             "publish" => {
                 let channel = channel()?;
                 let payload = fields.payload.ok_or(Reject::MissingField(Field::Payload))?;
-                Ok(Request::Publish { channel, payload })
+                // An absent member may be written as null, as many serializers do.
+                let key = fields.key.filter(|key| *key != b"null");
+                if key.is_some_and(|key| !is_string(key) || key.len() > PUBLISH_KEY_BYTES_MAX) {
+                    return Err(Reject::BadKey);
+                }
+                Ok(Request::Publish { channel, payload, key })
             }
             "subscribe" => {
                 let channel = channel()?;
-                // An absent `since` may be written as null, as many serializers do.
-                match fields.since {
-                    None | Some(b"null") => Ok(Request::Subscribe { channel }),
-                    Some(_) => Err(Reject::SinceUnsupported),
-                }
+                let since = match fields.since {
+                    None | Some(b"null") => None,
+                    Some(raw) => Some(since::parse(raw).ok_or(Reject::BadSince)?),
+                };
+                Ok(Request::Subscribe { channel, since })
             }
             "unsubscribe" => Ok(Request::Unsubscribe { channel: channel()? }),
             "ping" => match fields.t {
@@ -314,6 +332,7 @@ struct Fields<'a> {
     payload: Option<&'a [u8]>,
     t: Option<&'a [u8]>,
     since: Option<&'a [u8]>,
+    key: Option<&'a [u8]>,
     duplicate: Option<Field>,
 }
 
@@ -335,6 +354,7 @@ impl<'a> Fields<'a> {
                 Field::Payload => &mut fields.payload,
                 Field::T => &mut fields.t,
                 Field::Since => &mut fields.since,
+                Field::Key => &mut fields.key,
             };
             if place.replace(member.value).is_some() {
                 fields.duplicate = Some(field);
@@ -348,13 +368,14 @@ fn field_of(member: &Member<'_>) -> Option<Field> {
     // The longest way to write the longest of the names, so that a long one is not looked at
     // once for each.
     const KEY_BYTES_MAX: usize = "channel".len() * 6 + 2;
-    const NAMES: [(&str, Field); 6] = [
+    const NAMES: [(&str, Field); 7] = [
         ("type", Field::Type),
         ("id", Field::Id),
         ("channel", Field::Channel),
         ("payload", Field::Payload),
         ("t", Field::T),
         ("since", Field::Since),
+        ("key", Field::Key),
     ];
     if member.key.len() > KEY_BYTES_MAX {
         return None;

@@ -169,6 +169,7 @@ fn a_mailbox_is_full_when_its_letters_point_to_too_many_bytes() {
         Letter::Request(Request::Publish {
             channel: "a".into(),
             payload: vec![b'1'; bytes].into(),
+            key: None,
             publisher: Publisher { shard: 0, client: Key::new(0, 0), id: None },
         })
     };

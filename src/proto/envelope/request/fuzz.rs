@@ -4,8 +4,8 @@
 use serde_json::value::RawValue;
 
 use super::{Field, Message, NotJson, Parser, Reject, Request, STRING_BYTES_MAX};
-use crate::limits::{CHANNEL_NAME_BYTES_MAX, REQUEST_ID_BYTES_MAX};
-use crate::proto::envelope::reply;
+use crate::limits::{CHANNEL_NAME_BYTES_MAX, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX};
+use crate::proto::envelope::{Since, reply};
 use crate::proto::json::{self, Fault, fuzz::read_members};
 use crate::proto::ws::{Decoder, Event, Role};
 
@@ -92,16 +92,22 @@ fn check(text: &str, message: &Message<'_>) {
             Err(_) => Err(Reject::BadString),
             Ok("subscribe") => channel().and_then(|channel| match find("since") {
                 None | Some("null") => Ok(("subscribe", Some(channel), None)),
-                Some(_) => Err(Reject::SinceUnsupported),
+                Some(raw) => read_since(raw)
+                    .map(|since| ("subscribe", Some(channel), Some(since)))
+                    .ok_or(Reject::BadSince),
             }),
             Ok("unsubscribe") => channel().map(|channel| ("unsubscribe", Some(channel), None)),
             Ok("publish") => channel().and_then(|channel| {
                 let payload = find("payload").ok_or(Reject::MissingField(Field::Payload))?;
-                Ok(("publish", Some(channel), Some(payload)))
+                let key = find("key").filter(|key| *key != "null").unwrap_or("\"\"");
+                if !key.starts_with('"') || key.len() > PUBLISH_KEY_BYTES_MAX {
+                    return Err(Reject::BadKey);
+                }
+                Ok(("publish", Some(channel), Some(format!("{payload} {key}"))))
             }),
             Ok("ping") => match find("t") {
                 Some(t) if t.len() > REQUEST_ID_BYTES_MAX => Err(Reject::BadT),
-                t => Ok(("ping", None, t)),
+                t => Ok(("ping", None, t.map(str::to_owned))),
             },
             Ok("auth") => Err(Reject::AuthUnsupported),
             Ok("history") => Err(Reject::HistoryUnsupported),
@@ -109,14 +115,42 @@ fn check(text: &str, message: &Message<'_>) {
         },
     };
     let asked = message.request.map(|request| match request {
-        Request::Subscribe { channel } => ("subscribe", Some(channel.to_owned()), None),
-        Request::Unsubscribe { channel } => ("unsubscribe", Some(channel.to_owned()), None),
-        Request::Publish { channel, payload } => {
-            ("publish", Some(channel.to_owned()), Some(payload))
+        Request::Subscribe { channel, since } => {
+            let since = since.map(|since| format!("{since:?}"));
+            ("subscribe", Some(channel.to_owned()), since)
         }
-        Request::Ping { t } => ("ping", None, t),
+        Request::Unsubscribe { channel } => ("unsubscribe", Some(channel.to_owned()), None),
+        Request::Publish { channel, payload, key } => {
+            let text = String::from_utf8_lossy;
+            let (payload, key) = (text(payload), text(key.unwrap_or(b"\"\"")));
+            ("publish", Some(channel.to_owned()), Some(format!("{payload} {key}")))
+        }
+        Request::Ping { t } => ("ping", None, t.map(|t| String::from_utf8_lossy(t).into_owned())),
     });
-    assert_eq!(asked, expected.map(|(kind, channel, raw)| (kind, channel, raw.map(str::as_bytes))));
+    assert_eq!(asked, expected);
+}
+
+/// Where a client was, as `serde_json` reads it.
+fn read_since(raw: &str) -> Option<String> {
+    if raw == "\"latest\"" {
+        return Some(format!("{:?}", Since::Last(1)));
+    }
+    let members = read_members(raw)?;
+    let find = |name: &str| {
+        let mut found = members.iter().filter(|(key, _)| key == name);
+        found.next().map(|(_, value)| value.get())
+    };
+    let mut names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
+    names.sort_unstable();
+    let since = match names[..] {
+        ["epoch", "seq"] => {
+            let epoch = find("epoch")?.strip_prefix('"')?.strip_suffix('"')?;
+            Since::After { epoch, seq: find("seq")?.parse().ok()? }
+        }
+        ["last"] => Since::Last(find("last")?.parse().ok()?),
+        _ => return None,
+    };
+    Some(format!("{since:?}"))
 }
 
 /// Each reply to it is one frame, which says what it should.
@@ -133,8 +167,10 @@ fn check_replies(message: &Message<'_>) {
             assert_eq!(error.string("code"), reject.code());
             assert_eq!(error.string("reason"), reject.reason());
         }
-        Ok(Request::Subscribe { channel }) => {
-            let said = answer(&|out| reply::subscribed(out, id, channel, "k3x9", u64::MAX, false));
+        Ok(Request::Subscribe { channel, .. }) => {
+            let resumed = Some((u64::MAX, None));
+            let told = reply::Subscribed { channel, epoch: "k3x9", seq: u64::MAX, resumed };
+            let said = answer(&|out| reply::subscribed(out, id, &told));
             assert_eq!((said.raw("type"), said.raw("id")), (raw("\"subscribed\""), echoed));
             assert_eq!(said.string("channel"), channel);
             assert_eq!(said.raw("seq"), raw("18446744073709551615"));
@@ -142,12 +178,12 @@ fn check_replies(message: &Message<'_>) {
             assert_eq!(gap.string("channel"), channel);
         }
         Ok(Request::Unsubscribe { channel }) => {
-            let ack = answer(&|out| reply::ack(out, id, channel, None));
+            let ack = answer(&|out| reply::ack(out, id, channel, 7, true));
             assert_eq!((ack.string("channel").as_str(), ack.raw("id")), (channel, echoed));
-            assert_eq!(ack.raw("seq"), None);
+            assert_eq!(ack.raw("duplicate"), raw("true"));
         }
-        Ok(Request::Publish { channel, payload }) => {
-            let ack = answer(&|out| reply::ack(out, id, channel, Some(7)));
+        Ok(Request::Publish { channel, payload, .. }) => {
+            let ack = answer(&|out| reply::ack(out, id, channel, 7, false));
             assert_eq!((ack.raw("seq"), ack.raw("id")), (raw("7"), echoed));
             let prefix = reply::message_prefix(channel);
             let said = answer(&|out| {

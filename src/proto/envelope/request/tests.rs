@@ -19,7 +19,7 @@ fn the_requests_of_the_protocol_are_understood() {
     check(
         r#"{"type":"subscribe","id":2,"channel":"orders"}"#,
         Some("2"),
-        Ok(Request::Subscribe { channel: "orders" }),
+        Ok(Request::Subscribe { channel: "orders", since: None }),
     );
     check(
         r#"{"type":"unsubscribe","id":"four","channel":"orders"}"#,
@@ -29,7 +29,7 @@ fn the_requests_of_the_protocol_are_understood() {
     check(
         r#"{"type":"publish","id":3,"channel":"orders","payload":{"order":"123"}}"#,
         Some("3"),
-        Ok(Request::Publish { channel: "orders", payload: br#"{"order":"123"}"# }),
+        Ok(Request::Publish { channel: "orders", payload: br#"{"order":"123"}"#, key: None }),
     );
     check(
         r#"{"type":"ping","id":5,"t":1685440800}"#,
@@ -44,7 +44,7 @@ fn order_and_whitespace_do_not_matter_and_unknown_members_are_ignored() {
     check(
         " {\n\"payload\" : [ 1 ] ,\"x\":{\"type\":1},\t\"channel\": \"c\" , \"type\" :\"publish\" } ",
         None,
-        Ok(Request::Publish { channel: "c", payload: b"[ 1 ]" }),
+        Ok(Request::Publish { channel: "c", payload: b"[ 1 ]", key: None }),
     );
 }
 
@@ -64,7 +64,7 @@ fn a_payload_is_the_bytes_that_were_sent() {
         check(
             &format!(r#"{{"type":"publish","channel":"c","payload": {payload} }}"#),
             None,
-            Ok(Request::Publish { channel: "c", payload: payload.as_bytes() }),
+            Ok(Request::Publish { channel: "c", payload: payload.as_bytes(), key: None }),
         );
     }
 }
@@ -99,7 +99,7 @@ fn escapes_in_type_channel_and_names_are_understood() {
     check(
         r#"{"\u0074ype":"\u0073ubscribe","channel":"caf\u00e9 \ud83e\udd80 \"\\\/"}"#,
         None,
-        Ok(Request::Subscribe { channel: "caf\u{e9} \u{1f980} \"\\/" }),
+        Ok(Request::Subscribe { channel: "caf\u{e9} \u{1f980} \"\\/", since: None }),
     );
 }
 
@@ -135,13 +135,35 @@ fn each_fault_has_its_reject() {
         (r#"{"type":"PING"}"#, Reject::UnknownType),
         (r#"{"type":"auth","token":"x"}"#, Reject::AuthUnsupported),
         (r#"{"type":"history","channel":"c"}"#, Reject::HistoryUnsupported),
-        (
-            r#"{"type":"subscribe","channel":"c","since":{"epoch":"k","seq":1}}"#,
-            Reject::SinceUnsupported,
-        ),
+        (r#"{"type":"subscribe","channel":"c","since":{"epoch":"k"}}"#, Reject::BadSince),
+        (r#"{"type":"subscribe","channel":"c","since":7}"#, Reject::BadSince),
+        (r#"{"type":"publish","channel":"c","payload":1,"key":7}"#, Reject::BadKey),
     ] {
         check(text, None, Err(reject));
     }
+}
+
+#[test]
+fn a_client_may_say_where_it_was_and_what_it_publishes_twice() {
+    check(
+        r#"{"type":"subscribe","channel":"c","since":{"epoch":"k3x9","seq":120}}"#,
+        None,
+        Ok(Request::Subscribe {
+            channel: "c",
+            since: Some(Since::After { epoch: "k3x9", seq: 120 }),
+        }),
+    );
+    check(
+        r#"{"type":"publish","channel":"c","payload":1,"key":"a\u0062"}"#,
+        None,
+        Ok(Request::Publish { channel: "c", payload: b"1", key: Some(br#""a\u0062""#) }),
+    );
+    let longest = format!("\"{}\"", "k".repeat(PUBLISH_KEY_BYTES_MAX - 2));
+    let publish =
+        |key: &str| format!(r#"{{"type":"publish","channel":"c","payload":1,"key":{key}}}"#);
+    let key = Some(longest.as_bytes());
+    check(&publish(&longest), None, Ok(Request::Publish { channel: "c", payload: b"1", key }));
+    assert_eq!(rejected(&publish(&format!("\"k{}", &longest[1..]))), Reject::BadKey);
 }
 
 #[test]
@@ -154,7 +176,7 @@ fn since_null_is_no_since() {
     check(
         r#"{"type":"subscribe","channel":"c","since":null}"#,
         None,
-        Ok(Request::Subscribe { channel: "c" }),
+        Ok(Request::Subscribe { channel: "c", since: None }),
     );
 }
 
@@ -162,8 +184,12 @@ fn since_null_is_no_since() {
 fn a_channel_has_1_to_255_bytes_once_unescaped() {
     let subscribe = |raw: &str| format!(r#"{{"type":"subscribe","channel":"{raw}"}}"#);
     let longest = "c".repeat(255);
-    check(&subscribe(&longest), None, Ok(Request::Subscribe { channel: &longest }));
-    check(&subscribe(&"\\u0063".repeat(255)), None, Ok(Request::Subscribe { channel: &longest }));
+    check(&subscribe(&longest), None, Ok(Request::Subscribe { channel: &longest, since: None }));
+    check(
+        &subscribe(&"\\u0063".repeat(255)),
+        None,
+        Ok(Request::Subscribe { channel: &longest, since: None }),
+    );
     assert_eq!(rejected(&subscribe(&"c".repeat(256))), Reject::BadChannel);
     assert_eq!(rejected(&subscribe(&"\\u0063".repeat(256))), Reject::BadChannel);
     assert_eq!(rejected(&subscribe(&"c".repeat(1 << 20))), Reject::BadChannel);
@@ -222,11 +248,13 @@ fn the_buffers_do_not_grow_with_what_clients_send() {
 
 #[test]
 fn every_reject_has_a_code_and_a_sentence() {
-    for field in [Field::Type, Field::Id, Field::Channel, Field::Payload, Field::T, Field::Since] {
+    for field in
+        [Field::Type, Field::Id, Field::Channel, Field::Payload, Field::T, Field::Since, Field::Key]
+    {
         let reason = Reject::DuplicateField(field).reason();
         assert!(reason.ends_with("is there twice"), "{reason}");
     }
-    assert_eq!(Reject::SinceUnsupported.code(), Reject::AuthUnsupported.code());
+    assert_eq!(Reject::HistoryUnsupported.code(), Reject::AuthUnsupported.code());
     assert_eq!(Reject::MissingField(Field::Payload).reason(), "payload is missing");
 }
 

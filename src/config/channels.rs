@@ -1,0 +1,127 @@
+//! The keys of a `[[channel]]`: how the messages of the channels it matches are treated. What holds
+//! for all other channels stands in the tables of the same names at the top.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::ChannelRule;
+use super::value::Value;
+use crate::hub::{Overflow, Rule};
+use crate::limits;
+
+/// The table of channel rules in the file.
+pub const CHANNEL_TABLE: &str = "channel";
+
+/// One key of a `[[channel]]`.
+#[derive(Debug)]
+pub struct ChannelKey {
+    /// Its name within the table.
+    pub name: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// How it may look in a file.
+    pub example: &'static str,
+    /// Reads a value into the rule, or says what is wrong with it.
+    pub set: fn(&mut ChannelRule, &Value) -> Result<(), String>,
+}
+
+/// The keys of a `[[channel]]`; the first one must be there.
+pub static CHANNEL_KEYS: [ChannelKey; 7] = [
+    ChannelKey {
+        name: "match",
+        help: "Which channels: `*` stands for any run of characters. The first rule that matches decides.",
+        example: "\"md.*\"",
+        set: |rule, value| {
+            let pattern = value.text()?;
+            let bytes = pattern.len();
+            if bytes == 0 || bytes > limits::CHANNEL_NAME_BYTES_MAX {
+                let most = limits::CHANNEL_NAME_BYTES_MAX;
+                return Err(format!("{bytes} bytes long; 1 to {most} can match a channel"));
+            }
+            if pattern.chars().any(char::is_control) {
+                return Err("holds a control character, which no channel's name can".into());
+            }
+            rule.pattern = pattern.into();
+            Ok(())
+        },
+    },
+    ChannelKey {
+        name: "overflow",
+        help: "What happens to a message when a subscriber's outbox is full.",
+        example: "\"drop_oldest\"",
+        set: |rule, value| overflow(&mut rule.rule, value),
+    },
+    ChannelKey {
+        name: "history.messages",
+        help: "How many messages are kept for those who were away, or \"off\".",
+        example: "100",
+        set: |rule, value| history_messages(&mut rule.rule, value),
+    },
+    ChannelKey {
+        name: "history.age",
+        help: "For how long they are kept.",
+        example: "\"60s\"",
+        set: |rule, value| history_age(&mut rule.rule, value),
+    },
+    ChannelKey {
+        name: "history.bytes",
+        help: "How much is kept.",
+        example: "\"1MiB\"",
+        set: |rule, value| history_bytes(&mut rule.rule, value),
+    },
+    ChannelKey {
+        name: "idempotency.age",
+        help: "For how long the key of a publish is remembered.",
+        example: "\"120s\"",
+        set: |rule, value| idempotency_age(&mut rule.rule, value),
+    },
+    ChannelKey {
+        name: "idempotency.keys",
+        help: "How many keys are remembered.",
+        example: "1000",
+        set: |rule, value| idempotency_keys(&mut rule.rule, value),
+    },
+];
+
+pub(super) const OVERFLOWS: [(&str, Overflow); 3] = [
+    ("drop_oldest", Overflow::DropOldest),
+    ("drop_newest", Overflow::DropNewest),
+    ("close", Overflow::Close),
+];
+
+/// A history of a month is a database's business.
+const AGES: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(2_678_400);
+
+const MESSAGES_MAX: u64 = 10_000_000;
+const BYTES: RangeInclusive<u64> = 1024..=1 << 40;
+
+pub(super) fn overflow(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.overflow = value.choice(&OVERFLOWS)?;
+    Ok(())
+}
+
+pub(super) fn history_messages(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    let messages = if value.is("off") { 0 } else { value.count(1..=MESSAGES_MAX)? };
+    rule.history.messages = messages as u32;
+    Ok(())
+}
+
+pub(super) fn history_age(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.history.age = value.duration(AGES)?;
+    Ok(())
+}
+
+pub(super) fn history_bytes(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.history.bytes = usize::try_from(value.size(BYTES)?).unwrap_or(usize::MAX);
+    Ok(())
+}
+
+pub(super) fn idempotency_age(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.keys.age = value.duration(AGES)?;
+    Ok(())
+}
+
+pub(super) fn idempotency_keys(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.keys.keys = if value.is("off") { 0 } else { value.count(1..=MESSAGES_MAX)? as u32 };
+    Ok(())
+}

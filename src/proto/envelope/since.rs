@@ -1,0 +1,100 @@
+//! Where a client wants to go on: the member `since` of a subscribe.
+//!
+//! ```text
+//! {"epoch":"k3x9","seq":120}    behind message 120 of that life of the channel
+//! {"last":10}                   with the last ten messages
+//! "latest"                      with the last message
+//! ```
+
+use crate::proto::json;
+
+/// Where a client wants to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since<'a> {
+    /// Behind a message it has.
+    After {
+        /// The life of the channel, as it was told: without the quotes.
+        epoch: &'a str,
+        /// The last message it has, or was told of.
+        seq: u64,
+    },
+    /// With the last so many messages.
+    Last(u32),
+}
+
+/// Reads a `since` that was scanned before; `None` when it is none of the three.
+#[must_use]
+pub fn parse(raw: &[u8]) -> Option<Since<'_>> {
+    if raw == b"\"latest\"" {
+        return Some(Since::Last(1));
+    }
+    let (mut epoch, mut seq, mut last) = (None, None, None);
+    for member in json::members(raw)? {
+        let member = member.ok()?;
+        let mut places = [("epoch", &mut epoch), ("seq", &mut seq), ("last", &mut last)];
+        let (_, place) = places.iter_mut().find(|(name, _)| member.is_named(name))?;
+        if place.replace(member.value).is_some() {
+            return None;
+        }
+    }
+    match (epoch, seq, last) {
+        (Some(epoch), Some(seq), None) => {
+            Some(Since::After { epoch: plain_string(epoch)?, seq: number(seq)? })
+        }
+        (None, None, Some(last)) => Some(Since::Last(u32::try_from(number(last)?).ok()?)),
+        _ => None,
+    }
+}
+
+/// A whole number that was scanned before.
+pub(super) fn number(raw: &[u8]) -> Option<u64> {
+    std::str::from_utf8(raw).ok()?.parse().ok()
+}
+
+/// A string that is written without an escape: an epoch is letters and digits, so another way to
+/// write one is another epoch.
+fn plain_string(raw: &[u8]) -> Option<&str> {
+    let inner = raw.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    std::str::from_utf8(inner).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_three_ways_to_say_where_one_was_are_understood() {
+        for (written, expected) in [
+            (r#"{"epoch":"k3x9","seq":120}"#, Since::After { epoch: "k3x9", seq: 120 }),
+            (r#" { "seq" : 0 , "epoch" : "" } "#, Since::After { epoch: "", seq: 0 }),
+            (r#"{"last":10}"#, Since::Last(10)),
+            (r#""latest""#, Since::Last(1)),
+        ] {
+            assert_eq!(parse(written.trim().as_bytes()), Some(expected), "{written}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_none() {
+        for written in [
+            "120",
+            r#""newest""#,
+            "{}",
+            "[]",
+            "true",
+            r#"{"epoch":"k3x9"}"#,
+            r#"{"seq":1}"#,
+            r#"{"epoch":"k3x9","seq":-1}"#,
+            r#"{"epoch":"k3x9","seq":1.5}"#,
+            r#"{"epoch":"k3x9","seq":18446744073709551616}"#,
+            r#"{"epoch":3,"seq":1}"#,
+            r#"{"epoch":"a","seq":1,"last":1}"#,
+            r#"{"epoch":"a","seq":1,"seq":2}"#,
+            r#"{"last":4294967296}"#,
+            r#"{"last":"1"}"#,
+            r#"{"last":1,"first":2}"#,
+        ] {
+            assert_eq!(parse(written.as_bytes()), None, "{written}");
+        }
+    }
+}
