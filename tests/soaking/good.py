@@ -61,7 +61,7 @@ class Client:
         only waits never learns that it was lost."""
         if self.wire.peer == THIN:
             raise Gone()
-        raise Broken(f"{what} in {self.answer_seconds_max} s: {self}")
+        raise Broken(f"{what} in {self.answer_seconds_max} s: {self}; {self.wire.describe()}")
 
     def request(self, kind, channel=None, mark=None, pad=""):
         """A request as a frame; its answer is waited for from now on."""
