@@ -60,6 +60,9 @@ pub const RECALLS_AT_ONCE_MAX: usize = 32;
 /// Bytes of one page of a history, about: a larger message is a page of its own.
 pub const RECALL_PAGE_BYTES_MAX: u32 = 64 * 1024;
 
+/// Messages in the answer to one `history` request.
+pub const HISTORY_PAGE_MESSAGES_MAX: u32 = 1_000;
+
 /// What a client may ask of one channel before the home has answered its `since`.
 pub const RECOVERY_WISHES_MAX: usize = 16;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::browse::{Browse, Kept};
 use super::history::Page;
 use super::recall::{Asker, Part, Recall, Recalled};
 use super::segment::Frames;
@@ -60,6 +61,19 @@ pub enum Request {
         /// How much at once.
         page: Page,
     },
+    /// Tell a client what is kept.
+    Browse {
+        /// The channel's name.
+        channel: Box<str>,
+        /// Who asks.
+        shard: ShardIndex,
+        /// For whom.
+        client: ClientId,
+        /// As which request, if it had an `id`.
+        id: Option<RequestId>,
+        /// Which messages.
+        browse: Browse,
+    },
     /// Tell `shard` no more.
     Detach {
         /// The channel's name.
@@ -108,6 +122,17 @@ pub enum Delivery {
         /// The messages.
         parts: Vec<Part>,
     },
+    /// What is kept.
+    Kept {
+        /// Who asked.
+        client: ClientId,
+        /// As which request, if it had an `id`.
+        id: Option<RequestId>,
+        /// Of which channel.
+        channel: Box<str>,
+        /// A page of it.
+        answer: Result<Kept, Refusal>,
+    },
     /// A publish has its number, and every shard with subscribers has been told before.
     Published {
         /// Who asked.
@@ -140,7 +165,8 @@ impl Request {
             Self::Publish { channel, payload, .. } => channel.len() + payload.len(),
             Self::Attach { channel, .. }
             | Self::Detach { channel, .. }
-            | Self::Recall { channel, .. } => channel.len(),
+            | Self::Recall { channel, .. }
+            | Self::Browse { channel, .. } => channel.len(),
         }
     }
 }
@@ -152,6 +178,10 @@ impl Delivery {
         match self {
             Self::Messages { frames, .. } => frames.bytes.len(),
             Self::Recalled { parts, .. } => parts.len() * size_of::<Part>(),
+            Self::Kept { channel, answer, .. } => {
+                let parts = answer.as_ref().map_or(0, |kept| kept.parts.len());
+                channel.len() + parts * size_of::<Part>()
+            }
             Self::Attached { .. } | Self::Refused { .. } => 0,
             Self::Published { .. } | Self::PublishRefused { .. } => 0,
         }

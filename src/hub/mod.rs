@@ -9,7 +9,8 @@
 //! Reading order: `segment` (shared bytes), `outbox` (what waits), `clients` and `topic` (who),
 //! then the verbs: `subscribe`, `publish`, `settle`, `flush`, `relieve`, and `letter` (between shards);
 //! then what is for those who were away: `history` (what a home keeps), `recall` (the home
-//! answers), `recovery` (a client catches up), and `keys` (publishes that are repeated).
+//! answers), `recovery` (a client catches up), `browse` (a client looks), and `keys` (publishes that
+//! are repeated).
 //!
 //! `audit` checks the books; nothing on a message's way calls it.
 //!
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod browse;
 mod clients;
 mod flush;
 mod history;
@@ -39,6 +41,7 @@ mod tests;
 use std::fmt;
 
 pub use audit::Audit;
+pub use browse::{Browse, Kept};
 pub use clients::{Flow, Progress};
 pub use history::Page;
 pub use letter::{Delivery, Letter, Publisher, Refusal, Request, RequestId};
@@ -137,6 +140,11 @@ pub enum GapReason {
 }
 
 impl GapReason {
+    /// Whether this client lost what others got, which is counted; else nobody could have it.
+    const fn is_loss_of_client(self) -> bool {
+        matches!(self, Self::SlowConsumer | Self::Memory)
+    }
+
     /// The stable `reason` of the gap notice.
     #[must_use]
     pub const fn name(self) -> &'static str {

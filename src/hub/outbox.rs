@@ -366,12 +366,15 @@ impl Outbox {
     }
 
     /// Puts `gap` before the entry at `at`, merged with a gap notice of its channel that ends
-    /// where it begins. Between the two stands no message of that channel, because `seq` is
+    /// where it begins, unless only one of them is counted as lost for this client. Between the two stands no message of that channel, because `seq` is
     /// without holes; so merging moves the notice forward, never past a message of its channel.
     fn note(&mut self, at: usize, gap: Gap) {
         for entry in self.queue.iter_mut().take(at).rev() {
             match entry {
                 Entry::Gap(before) if before.topic == gap.topic && before.to + 1 == gap.from => {
+                    if before.reason.is_loss_of_client() != gap.reason.is_loss_of_client() {
+                        break;
+                    }
                     before.to = gap.to;
                     return;
                 }

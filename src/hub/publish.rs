@@ -49,15 +49,14 @@ impl Hub {
         publish: Publish<'_>,
         now: Time,
     ) -> Result<(), Refusal> {
-        if self.is_overloaded() {
-            return Err(Refusal::Overloaded);
-        }
         let Publish { channel, payload, id, key } = publish;
         let shard = self.settings.shard;
         let publisher = Publisher { shard, client, id: id.map(Into::into) };
         let home = self.topics.home(channel);
         if home == shard {
             self.sequence(channel, payload, key, publisher, now)?;
+        } else if self.is_overloaded() {
+            return Err(Refusal::Overloaded);
         } else {
             let payload = Bytes::copy_from_slice(payload);
             let (channel, key) = (channel.into(), key.map(Into::into));
@@ -76,11 +75,7 @@ impl Hub {
             Letter::Request(Request::Publish { channel, payload, key, publisher }) => {
                 let Publisher { shard, client, .. } = publisher;
                 let id = publisher.id.clone();
-                let taken = if self.is_overloaded() {
-                    Err(Refusal::Overloaded)
-                } else {
-                    self.sequence(&channel, &payload, key.as_deref(), publisher, now)
-                };
+                let taken = self.sequence(&channel, &payload, key.as_deref(), publisher, now);
                 if let Err(refusal) = taken {
                     let refused = Delivery::PublishRefused { client, id, refusal };
                     self.letters.push((shard, Letter::Delivery(refused)));
@@ -91,6 +86,9 @@ impl Hub {
             }
             Letter::Request(Request::Recall { channel, asker, recall, page }) => {
                 self.answer_recall(&channel, asker, recall, page, now);
+            }
+            Letter::Request(Request::Browse { channel, shard, client, id, browse }) => {
+                self.answer_browse(channel, (shard, client), id, browse, now);
             }
             Letter::Request(Request::Detach { channel, shard, topic }) => {
                 self.detach(&channel, shard, topic, now);
@@ -105,6 +103,10 @@ impl Hub {
             Letter::Delivery(Delivery::Recalled { topic, client, ticket, recalled, parts }) => {
                 self.recalled((client, topic, ticket), recalled, parts, now);
             }
+            Letter::Delivery(Delivery::Kept { client, id, channel, answer }) => match answer {
+                Ok(kept) => self.tell_kept(client, id, &channel, kept),
+                Err(refusal) => self.refuse(client, id.as_deref(), refusal),
+            },
             Letter::Delivery(Delivery::Published { client, id, channel, seq, is_repeated }) => {
                 self.acknowledge(client, &id, &channel, (seq, is_repeated));
             }
@@ -126,13 +128,18 @@ impl Hub {
         publisher: Publisher,
         now: Time,
     ) -> Result<(), Refusal> {
-        let id = self.home(channel)?;
+        // Also at the memory ceiling: it costs nothing, and its publisher asks no more.
         if let Some(key) = key
+            && let Some(id) = self.topics.find(channel)
             && let Some(seq) = self.number_of_key(id, key, now)
         {
             self.promise_ack(id, publisher, seq, true);
             return Ok(());
         }
+        if self.is_overloaded() {
+            return Err(Refusal::Overloaded);
+        }
+        let id = self.home(channel)?;
         let topic = self.topics.get_mut(id).expect("just found or made");
         let home = topic.home.as_mut().expect("this shard is its home");
         let State::Attached { seq, .. } = &mut topic.state else {

@@ -63,8 +63,15 @@ pub struct Part {
 }
 
 impl Part {
-    fn of(run: &Run) -> Self {
+    pub(super) fn of(run: &Run) -> Self {
         Self { frames: run.segment.frames().clone(), first: run.first, end: run.end }
+    }
+
+    /// The frame of the message at `index`.
+    pub(super) fn frame(&self, index: u32) -> &[u8] {
+        let end = |index: u32| self.frames.ends[index as usize] as usize;
+        let start = index.checked_sub(1).map_or(0, end);
+        &self.frames.bytes[start..end(index)]
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a text message of a client asks for, and the answer.
 
-use crate::hub::{ClientId, Hub, Publish, Recall, Refusal};
+use crate::hub::{Browse, ClientId, Hub, Publish, Recall, Refusal};
 use crate::proto::envelope::{self, NotJson, Parser, Request};
 use crate::time::Time;
 
@@ -39,6 +39,9 @@ impl Requests {
             Request::Unsubscribe { channel } => hub.unsubscribe(client, id, channel, replies, now),
             Request::Publish { channel, payload, key } => {
                 hub.publish(client, Publish { channel, payload, id, key }, now)
+            }
+            Request::History { channel, from, limit } => {
+                hub.browse(client, id, channel, Browse { from, limit }, now)
             }
             Request::Ping { t } => {
                 envelope::pong(replies, id, t);

@@ -17,6 +17,7 @@ on_every_setup!(
     a_key_that_is_repeated_is_acknowledged_with_the_first_number,
     a_history_far_larger_than_an_outbox_comes_whole,
     what_is_too_old_is_kept_no_more,
+    a_history_is_shown_page_by_page_to_whoever_asks,
     killed_at_any_moment_and_back_again_nobody_misses_or_repeats_a_message,
 );
 
@@ -197,6 +198,34 @@ pub async fn what_is_too_old_is_kept_no_more(setup: Setup) {
     let last = r#""type":"subscribe","channel":"a","since":{"last":4}"#;
     assert_eq!(resumed(&reader.ask("1", last).await), (4, 4, Some("too_old")));
     hear_all(&mut reader, 4..=4).await;
+}
+
+pub async fn a_history_is_shown_page_by_page_to_whoever_asks(setup: Setup) {
+    let server = Server::start(setup, HISTORY).await;
+    let mut publisher = Client::open(&server).await;
+    publish_all(&mut publisher, "a", 1..=60).await;
+    for _ in 0..4 {
+        let mut client = Client::open(&server).await;
+        let (mut from, mut seen) = (0, Vec::new());
+        loop {
+            let ask = format!(r#""type":"history","channel":"a","from":{from},"limit":20"#);
+            let page = client.ask("1", &ask).await.text;
+            let (head, messages) = page.split_once(r#","messages":["#).expect("messages");
+            assert!(head.starts_with(r#"{"type":"history","id":"1","channel":"a","epoch":""#));
+            assert!(head.contains(r#""seq":60"#), "{head}");
+            let seqs = messages.split(r#""seq":"#).skip(1);
+            let seqs = seqs.map(|rest| rest.split_once(',').expect("a payload follows").0);
+            seen.extend(seqs.map(|seq| seq.parse::<u64>().expect("a number")));
+            from = seen.last().expect("no page is empty") + 1;
+            if head.ends_with(r#""more":false"#) {
+                break;
+            }
+        }
+        assert_eq!(seen, (11..=60).collect::<Vec<u64>>(), "fifty are kept");
+        let none = client.ask("2", r#""type":"history","channel":"never""#).await;
+        assert!(none.text.ends_with(r#""seq":0,"more":false,"messages":[]}"#), "{}", none.text);
+        client.heard_nothing_more().await;
+    }
 }
 
 /// What a reader knows of each channel: the epoch and the last message it has or was told of.

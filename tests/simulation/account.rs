@@ -12,11 +12,70 @@ use crate::reached::{Reached, Situation};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     Subscribe(String),
+    Resume(String, Since),
     Unsubscribe(String),
     Publish(usize),
     Ping,
     /// Something that is answered with this error.
     Nonsense(&'static str),
+}
+
+/// Where a peer says that it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Since {
+    After(Position),
+    Last(u64),
+}
+
+/// The life of a channel, and the last message of it that a peer had or was told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    pub epoch: String,
+    pub seq: u64,
+}
+
+impl Since {
+    /// The last message that the peer has by the answer to it, which must be as it may be.
+    fn check(
+        &self,
+        epoch: &str,
+        newest: u64,
+        from: u64,
+        lost: Option<&str>,
+        reached: &mut Reached,
+    ) -> u64 {
+        match (self, lost) {
+            (Self::After(had), None | Some("too_old" | "limit")) => {
+                assert_eq!(
+                    (had.epoch.as_str(), had.seq + 1),
+                    (epoch, from),
+                    "it goes on where it was"
+                );
+                reached.count(match lost {
+                    None if from > newest => Situation::ResumedAtNewest,
+                    None => Situation::ResumedWhole,
+                    Some("limit") => Situation::ResumedForgotten,
+                    Some(_) => Situation::ResumedTooLate,
+                });
+            }
+            (Self::After(had), Some("epoch_changed")) => {
+                assert!(had.epoch != epoch || had.seq > newest, "nothing has begun anew");
+                assert_eq!(from, 1, "everything of another life is new");
+                reached.count(Situation::ResumedInAnotherLife);
+            }
+            (Self::Last(count), lost) => {
+                let wanted = (newest + 1).saturating_sub(*count).max(1);
+                assert!(
+                    (wanted..=newest + 1).contains(&from),
+                    "the last {count} of {newest} from {from}"
+                );
+                assert_eq!(lost.is_none(), from == wanted, "what is not there is told");
+                reached.count(Situation::SubscribedWithLast);
+            }
+            (since, lost) => panic!("{since:?} was answered with {lost:?}"),
+        }
+        from - 1
+    }
 }
 
 /// One subscription.
@@ -33,6 +92,8 @@ struct Following {
 #[derive(Debug, Default)]
 pub struct Account {
     following: BTreeMap<String, Following>,
+    /// Where it was in channels that it has let go of.
+    left: BTreeMap<String, Position>,
     asked: BTreeMap<u64, Ask>,
     /// Pings that are not answered: what they say, where in the stream they end, and since when
     /// the server has read them, if it has.
@@ -64,6 +125,33 @@ impl Account {
             *heard = Some(now);
             self.pings_heard += 1;
         }
+    }
+
+    /// Where it was, in this life of it and before, in channels that it has heard of.
+    pub fn into_positions(mut self) -> BTreeMap<String, Position> {
+        let following = std::mem::take(&mut self.following).into_iter();
+        self.left.extend(following.map(|(channel, following)| {
+            (channel, Position { epoch: following.epoch, seq: following.last })
+        }));
+        self.left
+    }
+
+    /// Knows where it was in a life before.
+    pub fn remember(&mut self, positions: BTreeMap<String, Position>) {
+        self.left = positions;
+    }
+
+    /// Where it was in `channel`, which it does not follow.
+    pub fn left(&self, channel: &str) -> Option<&Position> {
+        self.left.get(channel)
+    }
+
+    /// The publication whose answer it waits for, if there is one: it may say it again.
+    pub fn unanswered_publications(&self) -> impl Iterator<Item = usize> {
+        self.asked.values().filter_map(|ask| match ask {
+            Ask::Publish(publication) => Some(*publication),
+            _ => None,
+        })
     }
 
     /// Channels that it follows.
@@ -142,21 +230,29 @@ impl Account {
                 reached.count(Situation::ToldToGo);
             }
             "subscribed" => {
-                let channel = string("channel");
-                let ask = self.asked.remove(&number("id"));
-                assert_eq!(ask, Some(Ask::Subscribe(channel.to_owned())), "{text}");
-                let following = Following {
-                    epoch: string("epoch").into(),
-                    last: number("seq"),
-                    after_gap: false,
+                let (channel, epoch, newest) = (string("channel"), string("epoch"), number("seq"));
+                let last = match self.asked.remove(&number("id")) {
+                    Some(Ask::Subscribe(asked)) if asked == channel => newest,
+                    Some(Ask::Resume(asked, since)) if asked == channel => {
+                        let lost = said.get_str("reason");
+                        assert_eq!(said.get_bool("recovered"), Some(lost.is_none()), "{text}");
+                        since.check(epoch, newest, number("from"), lost, reached)
+                    }
+                    ask => panic!("{ask:?} was answered by {text}"),
                 };
+                let following = Following { epoch: epoch.into(), last, after_gap: false };
                 let before = self.following.insert(channel.to_owned(), following);
                 assert!(before.is_none(), "nobody is subscribed twice: {text}");
             }
             "gap" => {
                 self.gap(string("channel"), number("from"), number("to"), string("reason"), reached)
             }
-            "ack" => self.ack(number("id"), string("channel"), number("seq"), now, ledger, reached),
+            "ack" => {
+                if said.get_bool("duplicate") == Some(true) {
+                    reached.count(Situation::RepeatedPublishAcked);
+                }
+                self.ack(number("id"), string("channel"), number("seq"), now, ledger, reached);
+            }
             "pong" => {
                 let ask = self.asked.remove(&number("id"));
                 assert_eq!(ask, Some(Ask::Ping), "{text}");
@@ -168,10 +264,13 @@ impl Account {
                 let Some(id) = said.get_u64("id") else { return };
                 let ask = self.asked.remove(&id).unwrap_or_else(|| panic!("{text}"));
                 let codes: &[&str] = match &ask {
-                    Ask::Subscribe(_) => {
-                        &["already_subscribed", "too_many_channels", "channels_exhausted"]
-                    }
-                    Ask::Unsubscribe(_) => &["not_subscribed"],
+                    Ask::Subscribe(_) | Ask::Resume(..) => &[
+                        "already_subscribed",
+                        "too_many_channels",
+                        "channels_exhausted",
+                        "too_many_requests",
+                    ],
+                    Ask::Unsubscribe(_) => &["not_subscribed", "too_many_requests"],
                     Ask::Publish(publication) => {
                         ledger.refused(*publication);
                         &["overloaded", "channels_exhausted"]
@@ -203,6 +302,8 @@ impl Account {
                 if ledger.last(channel).is_some_and(|(_, last)| last > seq) {
                     reached.count(Situation::UnsubscribedAmidBacklog);
                 }
+                let position = Position { epoch: following.epoch, seq };
+                self.left.insert(channel.to_owned(), position);
             }
             other => panic!("{id}: {other:?} was answered by an ack"),
         }
@@ -243,12 +344,17 @@ impl Account {
         assert_eq!(from, following.last + 1, "{channel}: a gap begins where the last one ended");
         assert!(to >= from, "a gap has a length");
         following.last = to;
-        self.lost += to - from + 1;
-        reached.count(match reason {
-            "slow_consumer" => Situation::GapForSlowness,
-            "memory" => Situation::GapForMemory,
+        let (situation, is_counted) = match reason {
+            "slow_consumer" => (Situation::GapForSlowness, true),
+            "memory" => (Situation::GapForMemory, true),
+            // It was never offered: nobody was slow.
+            "too_old" => (Situation::GapForAge, false),
+            "limit" => (Situation::GapForLimit, false),
+            "epoch_changed" => (Situation::GapForAnotherLife, false),
             other => panic!("a gap because of {other}"),
-        });
+        };
+        self.lost += if is_counted { to - from + 1 } else { 0 };
+        reached.count(situation);
         if std::mem::replace(&mut following.after_gap, true) {
             reached.count(Situation::GapAfterGap);
         }

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub struct Ledger {
     publications: Vec<Publication>,
+    /// Publications that were said again.
+    again: u64,
     numberings: BTreeMap<(String, String), Numbering>,
     /// How far each channel's present numbering has come, by what its home says.
     homes: BTreeMap<String, (String, u64)>,
@@ -27,6 +29,8 @@ struct Publication {
     /// The connection it came through; messages of one keep their order.
     publisher: u64,
     bytes: usize,
+    /// It was said a second time; the first time may have been taken.
+    is_repeated: bool,
     fate: Fate,
     seen: Option<(String, u64)>,
 }
@@ -47,8 +51,26 @@ impl Ledger {
     pub fn publish(&mut self, channel: &str, publisher: u64, bytes: usize) -> (usize, String) {
         let number = self.publications.len();
         let (channel, fate) = (channel.to_owned(), Fate::Unknown);
-        self.publications.push(Publication { channel, publisher, bytes, fate, seen: None });
+        self.publications.push(Publication {
+            channel,
+            publisher,
+            bytes,
+            is_repeated: false,
+            fate,
+            seen: None,
+        });
         (number, payload(number, bytes))
+    }
+
+    /// Somebody says a publication again that it has no answer to, on another connection; returns
+    /// its channel and payload.
+    pub fn publish_again(&mut self, publication: usize) -> (String, String) {
+        self.again += 1;
+        let known = &mut self.publications[publication];
+        known.is_repeated = true;
+        // It may have its number already, or get it only now: in no order with others.
+        known.publisher = u64::MAX - self.again;
+        (known.channel.clone(), payload(publication, known.bytes))
     }
 
     /// Its publisher is told the number.
@@ -65,8 +87,11 @@ impl Ledger {
 
     /// Its publisher is told that it was not taken.
     pub fn refused(&mut self, publication: usize) {
-        let Publication { fate, seen, .. } = &mut self.publications[publication];
+        let Publication { fate, seen, is_repeated, .. } = &mut self.publications[publication];
         assert_eq!(*fate, Fate::Unknown, "a message is answered once");
+        if *is_repeated {
+            return;
+        }
         assert_eq!(*seen, None, "publication {publication} was refused and delivered");
         *fate = Fate::Refused;
     }

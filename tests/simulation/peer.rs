@@ -1,10 +1,10 @@
 //! Somebody who connects, does what people do, and knows what must come of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use ringcast::io::sim::{LinkId, Network, peer_address};
 
-use crate::account::{Account, Ask};
+use crate::account::{Account, Ask, Position, Since};
 use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::reached::{Reached, Situation};
@@ -50,6 +50,10 @@ pub struct Peer {
     look_at: Option<u64>,
     /// Messages told as lost, in the lives before this one.
     lost: u64,
+    /// Where it was in each channel, in the lives before this one.
+    positions: BTreeMap<String, Position>,
+    /// What it published with a key, and never had an answer to.
+    unanswered: Vec<usize>,
 }
 
 /// One connection of somebody.
@@ -70,6 +74,8 @@ struct Life {
     is_deaf: bool,
     /// It broke a rule: how it may be answered.
     insulted: Option<&'static [u16]>,
+    /// What it has published with a key.
+    keyed: BTreeSet<usize>,
     /// What it said last is incomplete and stays so.
     lied: bool,
     said_close: bool,
@@ -99,8 +105,17 @@ const NO_FAULT: &[u16] = &[1000, 1001, 1013, 4409];
 impl Peer {
     pub fn new(number: u32, mut random: fastrand::Rng, plan: &Plan) -> Self {
         let act_at = random.u64(..plan.habits.pause_us * 4 + 1);
-        let (life, look_at, lost) = (None, None, 0);
-        Self { number, random, life, act_at, rest_until: 0, look_at, lost }
+        Self {
+            number,
+            random,
+            life: None,
+            act_at,
+            rest_until: 0,
+            look_at: None,
+            lost: 0,
+            positions: BTreeMap::new(),
+            unanswered: Vec::new(),
+        }
     }
 
     /// When it has something to do next.
@@ -337,6 +352,7 @@ impl Peer {
         let habits = &scene.plan.habits;
         *scene.next_id += 1;
         let mut life = Life::new(*scene.next_id, link);
+        life.account.remember(std::mem::take(&mut self.positions));
         life.is_deaf = random.u16(..1000) < habits.deaf;
         if random.u16(..1000) < habits.plain_http {
             life.stage = Stage::Plain;
@@ -392,6 +408,7 @@ impl Peer {
         *scene.next_id += 1;
         let id = *scene.next_id;
         match act.expect("one of them") {
+            0 if random.u16(..1000) < habits.resume => life.resume(random, id, &channel),
             0 => life.ask(random, id, Ask::Subscribe(channel.clone()), || {
                 format!(r#"{{"type":"subscribe","id":{id},"channel":"{channel}"}}"#)
             }),
@@ -405,6 +422,9 @@ impl Peer {
                 });
             }
             2 => {
+                if let Some(publication) = self.unanswered.pop() {
+                    life.publish_again(random, publication, id, scene);
+                }
                 for _ in 0..random.u32(1..=habits.burst_max) {
                     Self::publish(life, random, &channel, scene);
                 }
@@ -451,6 +471,10 @@ impl Peer {
         }
         *scene.next_id += 1;
         let id = *scene.next_id;
+        if random.u16(..1000) < habits.keyed {
+            life.keyed.insert(number);
+            return life.publish_keyed(random, id, number, channel, &payload);
+        }
         life.ask(random, id, Ask::Publish(number), || {
             format!(r#"{{"payload":{payload},"type":"publish","channel":"{channel}","id":{id}}}"#)
         });
@@ -506,6 +530,9 @@ impl Peer {
         let Some(life) = self.life.take() else { return };
         scene.network.tell(Some(life.link), "peer is gone");
         self.lost += life.account.lost;
+        let keyed = life.account.unanswered_publications().filter(|it| life.keyed.contains(it));
+        self.unanswered.extend(keyed);
+        self.positions = life.account.into_positions();
         self.act_at = match scene.mood {
             Mood::Ordinary => scene.now + self.random.u64(..=scene.plan.habits.away_us_max),
             _ => u64::MAX,
@@ -554,6 +581,7 @@ impl Life {
             reading: Reading::Eager,
             is_deaf: false,
             insulted: None,
+            keyed: BTreeSet::new(),
             lied: false,
             said_close: false,
             heard_close: false,
@@ -587,6 +615,62 @@ impl Life {
     ) {
         self.account.ask(id, ask);
         self.say(&speech::text(random, &text()));
+    }
+
+    /// Subscribes where it was, or with the last messages.
+    fn resume(&mut self, random: &mut fastrand::Rng, id: u64, channel: &str) {
+        let (since, written) = match self.account.left(channel) {
+            Some(position) if random.u8(..8) > 0 => {
+                let Position { epoch, seq } = position;
+                // Some have lost a part of what they had.
+                let seq = if random.bool() { *seq } else { seq.saturating_sub(random.u64(..9)) };
+                let written = format!(r#"{{"epoch":"{epoch}","seq":{seq}}}"#);
+                (Since::After(Position { epoch: epoch.clone(), seq }), written)
+            }
+            _ if random.bool() => {
+                let position = Position { epoch: "elsewhere".into(), seq: random.u64(..50) };
+                let written = format!(r#"{{"epoch":"elsewhere","seq":{}}}"#, position.seq);
+                (Since::After(position), written)
+            }
+            _ if random.bool() => (Since::Last(1), r#""latest""#.to_owned()),
+            _ => {
+                let count = random.u64(..60);
+                (Since::Last(count), format!(r#"{{"last":{count}}}"#))
+            }
+        };
+        self.ask(random, id, Ask::Resume(channel.to_owned(), since), || {
+            format!(r#"{{"type":"subscribe","id":{id},"channel":"{channel}","since":{written}}}"#)
+        });
+    }
+
+    /// Says again what it has no answer to.
+    fn publish_again(
+        &mut self,
+        random: &mut fastrand::Rng,
+        publication: usize,
+        id: u64,
+        scene: &mut Scene<'_>,
+    ) {
+        let (channel, payload) = scene.ledger.publish_again(publication);
+        scene.reached.count(Situation::PublishRepeated);
+        self.keyed.insert(publication);
+        self.publish_keyed(random, id, publication, &channel, &payload);
+    }
+
+    fn publish_keyed(
+        &mut self,
+        random: &mut fastrand::Rng,
+        id: u64,
+        publication: usize,
+        channel: &str,
+        payload: &str,
+    ) {
+        let key = format!(r#""key":"p{publication}""#);
+        self.ask(random, id, Ask::Publish(publication), || {
+            format!(
+                r#"{{"payload":{payload},"type":"publish",{key},"channel":"{channel}","id":{id}}}"#
+            )
+        });
     }
 
     fn ping(&mut self, random: &mut fastrand::Rng) {

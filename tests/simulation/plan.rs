@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use ringcast::conn;
-use ringcast::hub::{self, Capacity, ChannelRule, Overflow, Rule, Rules};
+use ringcast::hub::{self, Capacity, ChannelRule, KeyWindow, Overflow, Retention, Rule, Rules};
 use ringcast::io::sim::{Faults, Line};
 use ringcast::shard::{MailboxRoom, Settings};
 
@@ -85,8 +85,12 @@ pub struct Habits {
     /// Microseconds between two things that one of them does, about.
     pub pause_us: u64,
     pub subscribe: u32,
+    /// Where one was before, in thousandths of subscribes.
+    pub resume: u16,
     pub unsubscribe: u32,
     pub publish: u32,
+    /// Publishes with a key, in thousandths: they are said again when there was no answer.
+    pub keyed: u16,
     /// Messages in one go, at most.
     pub burst_max: u32,
     /// Bytes of a payload, at most.
@@ -174,9 +178,13 @@ impl Plan {
         let shards = draw.0.u16(1..=4);
         let faults = if draw.one_in(6) { Faults::default() } else { faults(&mut draw) };
         let weather = weather(&mut draw);
-        let habits = habits(&mut draw);
+        let mut habits = habits(&mut draw);
         let channels = channels(&mut draw);
         let settings = settings(&mut draw, shards, &habits);
+        // Where memory is short, keys are forgotten before their time.
+        if settings.hub.memory_bytes_max < PLENTY {
+            habits.keyed = 0;
+        }
         let peers = draw.scale(2, 80) as u32;
         // The worlds are many, so each has an end to what happens in it.
         let acts = ACTS_MAX / (1 + u64::from(habits.burst_max) / 12);
@@ -205,6 +213,7 @@ impl Plan {
             0 => plan.into_crowd(&mut draw),
             1 => plan.into_departure(&mut draw),
             2 => plan.into_rush(&mut draw),
+            3 | 4 => plan.into_return(&mut draw),
             _ => plan,
         }
     }
@@ -244,6 +253,35 @@ impl Plan {
         self
     }
 
+    /// People go and come back to where they were, again and again, to a history that is long enough,
+    /// unless it gives way for want of memory.
+    fn into_return(mut self, draw: &mut Draw) -> Self {
+        self.peers = draw.0.u32(4..20);
+        (self.connections_max, self.per_address_max) = (1_000, None);
+        self.channels.truncate(draw.0.usize(1..5));
+        let hub = &mut self.settings.hub;
+        (hub.channels_max, hub.channels_per_client_max) = (1_000, 8);
+        let history = Retention {
+            messages: draw.scale(20, 2_000) as u32,
+            age: draw.millis(5_000, 60_000),
+            bytes: draw.scale(10_000, 400_000) as usize,
+        };
+        let rules = hub.rules.rules.iter_mut().map(|rule| &mut rule.rule);
+        for rule in rules.chain([&mut hub.rules.default]) {
+            rule.history = history;
+        }
+        let habits = &mut self.habits;
+        if draw.one_in(3) {
+            hub.memory_bytes_max = draw.scale(8_000, 60_000) as usize;
+            habits.keyed = 0;
+        }
+        (habits.resume, habits.subscribe, habits.publish) = (1000, 20, draw.0.u32(4..20));
+        (habits.reset, habits.close, habits.unsubscribe) = (draw.0.u32(1..4), 1, draw.0.u32(..6));
+        (habits.away_us_max, habits.lie) = (draw.scale(1_000, 3_000_000), 0);
+        habits.burst_max = draw.scale(1, 30) as u32;
+        self
+    }
+
     /// The server drains while mailboxes are full and shards stall, and soon.
     fn into_departure(mut self, draw: &mut Draw) -> Self {
         self.ending = Ending::DrainedInTrouble(draw.0.u16(500..1000));
@@ -269,6 +307,12 @@ impl Plan {
     pub fn closes_the_slow(&self) -> bool {
         let rules = &self.settings.hub.rules;
         self.channels.iter().any(|channel| rules.of(channel).overflow == Overflow::Close)
+    }
+
+    /// For how long something is kept at most after nobody wants it any more.
+    pub fn kept_for_max(&self) -> Duration {
+        let rule = self.settings.hub.rules.default;
+        rule.history.age.max(if self.habits.keyed > 0 { rule.keys.age } else { Duration::ZERO })
     }
 
     /// How one of them is connected.
@@ -318,8 +362,10 @@ fn habits(draw: &mut Draw) -> Habits {
     Habits {
         pause_us: draw.scale(500, 1_000_000),
         subscribe: draw.0.u32(2..20),
+        resume: draw.permille(900),
         unsubscribe: leave(draw, 8),
         publish: draw.0.u32(2..60),
+        keyed: draw.permille(600),
         burst_max: draw.scale(1, 64) as u32,
         payload_bytes_max: draw.scale(1, 3_000) as usize,
         ping: draw.perhaps(10),
@@ -357,9 +403,10 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
     let tight = draw.one_in(4);
     let closes = !habits.everybody_stays();
     let ping_interval = draw.millis(500, 25_000);
-    let rule = |pattern: &str, overflow| {
-        let rule = Rule { overflow, ..Rule::default() };
-        ChannelRule { pattern: pattern.into(), rule }
+    let ordinary = rule(draw);
+    let rule = |pattern: &str, overflow| ChannelRule {
+        pattern: pattern.into(),
+        rule: Rule { overflow, ..ordinary },
     };
     Settings {
         conn: conn::Settings {
@@ -388,12 +435,24 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
                     rule("new*", Overflow::DropNewest),
                     rule("close*", if closes { Overflow::Close } else { Overflow::DropOldest }),
                 ],
-                default: Rule::default(),
+                default: ordinary,
             },
         },
         drain_window: draw.millis(500, 30_000),
         held_bytes_max: if tight { draw.scale(500, 20_000) as usize } else { PLENTY },
     }
+}
+
+/// What is kept of a channel. Keys are kept for longer than any world lives: who repeats one is
+/// told its first number, or something is wrong.
+fn rule(draw: &mut Draw) -> Rule {
+    let history = Retention {
+        messages: if draw.one_in(3) { 0 } else { draw.scale(1, 400) as u32 },
+        age: draw.millis(50, 60_000),
+        bytes: draw.scale(200, 200_000) as usize,
+    };
+    let keys = KeyWindow { age: Duration::from_secs(10_000), keys: 1_000_000 };
+    Rule { overflow: Overflow::DropOldest, history, keys }
 }
 
 fn room(draw: &mut Draw) -> MailboxRoom {

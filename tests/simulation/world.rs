@@ -269,7 +269,9 @@ impl World {
             );
             self.run_until(self.now + SECOND / 2);
         }
-        self.run_until(self.now + 2 * CHANNEL_IDLE.as_micros() as u64 + SECOND);
+        // What is kept for those who were away keeps its channel, too.
+        let kept = self.plan.kept_for_max();
+        self.run_until(self.now + (kept + 3 * CHANNEL_IDLE).as_micros() as u64 + SECOND);
         for audit in self.audits() {
             assert_eq!(audit.timers, 0, "no connection, no timer");
             assert_eq!(audit.hub, hub::Audit::default(), "nobody there, nothing kept");
@@ -523,6 +525,10 @@ impl World {
             (Situation::HomeAttached, hub.homes_attached),
             (Situation::HomeDeserted, hub.homes_deserted),
             (Situation::SealedBacklog, hub.sealed_backlog),
+            (Situation::Recovering, hub.recovering),
+            (Situation::RecoveringUnanswered, hub.recovering_unanswered),
+            (Situation::RecoveringWithWishes, hub.recovering_with_wishes),
+            (Situation::HistoryKept, hub.kept),
             (Situation::PartialReceive, audit.holding),
         ] {
             self.reached.add(situation, times);

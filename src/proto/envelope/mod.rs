@@ -10,8 +10,8 @@ pub mod since;
 
 pub use channel::is_channel;
 pub use reply::{
-    Subscribed, Welcome, ack, error, gap, goaway, message, message_prefix, pong, subscribed,
-    welcome,
+    History, Subscribed, Welcome, ack, error, gap, goaway, history, message, message_prefix, pong,
+    subscribed, welcome,
 };
 pub use request::{Field, Message, NotJson, Parser, Reject, Request};
 pub use since::Since;

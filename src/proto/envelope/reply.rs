@@ -59,6 +59,37 @@ pub fn subscribed(out: &mut Vec<u8>, id: Option<&[u8]>, subscribed: &Subscribed<
     });
 }
 
+/// What a page of a history begins with.
+#[derive(Clone, Copy, Debug)]
+pub struct History<'a> {
+    /// Of what.
+    pub channel: &'a str,
+    /// The life of the numbering.
+    pub epoch: &'a str,
+    /// The newest message.
+    pub seq: u64,
+    /// Whether newer messages are kept than those of this page.
+    pub has_more: bool,
+}
+
+/// `{"type":"history","id":..,"channel":"..","epoch":"..","seq":..,"more":..,"messages":[..]}`, with
+/// the `messages` as they were sent.
+pub fn history<'m>(
+    out: &mut Vec<u8>,
+    id: Option<&[u8]>,
+    history: &History<'_>,
+    messages: impl Iterator<Item = &'m [u8]>,
+) {
+    object(out, b"history", |object| {
+        object.id(id);
+        object.string("channel", history.channel);
+        object.string("epoch", history.epoch);
+        object.number("seq", history.seq);
+        object.boolean("more", history.has_more);
+        object.array("messages", messages);
+    });
+}
+
 /// `{"type":"ack","id":..,"channel":"..","seq":..}`, and `"duplicate":true` for a key that was
 /// known.
 pub fn ack(out: &mut Vec<u8>, id: Option<&[u8]>, channel: &str, seq: u64, is_repeated: bool) {
@@ -172,6 +203,19 @@ impl Object<'_> {
         self.body.extend_from_slice(value);
     }
 
+    /// Values that are JSON already.
+    fn array<'m>(&mut self, name: &str, values: impl Iterator<Item = &'m [u8]>) {
+        self.name(name);
+        self.body.push(b'[');
+        for (index, value) in values.enumerate() {
+            if index > 0 {
+                self.body.push(b',');
+            }
+            self.body.extend_from_slice(value);
+        }
+        self.body.push(b']');
+    }
+
     fn boolean(&mut self, name: &str, value: bool) {
         self.raw(name, if value { b"true" } else { b"false" });
     }
@@ -229,6 +273,12 @@ mod tests {
         assert_eq!(
             written(|out| welcome(out, &greeting)),
             r#"{"type":"welcome","client":"k3-7","ping_interval_ms":25000,"message_bytes_max":65536,"channels_max":128}"#
+        );
+        let page = History { channel: "orders", epoch: "k3x9", seq: 123, has_more: true };
+        let messages = [br#"{"seq":1}"#.as_slice(), br#"{"seq":2}"#];
+        assert_eq!(
+            written(|out| history(out, Some(b"7"), &page, messages.into_iter())),
+            r#"{"type":"history","id":7,"channel":"orders","epoch":"k3x9","seq":123,"more":true,"messages":[{"seq":1},{"seq":2}]}"#
         );
         let fresh = Subscribed { channel: "orders", epoch: "k3x9", seq: 123, resumed: None };
         assert_eq!(

@@ -52,6 +52,15 @@ pub enum Request<'a> {
         /// again does not publish it twice.
         key: Option<&'a [u8]>,
     },
+    /// To see what is kept of a channel.
+    History {
+        /// The channel's name.
+        channel: &'a str,
+        /// From this number on; without it from the oldest message that is kept.
+        from: Option<u64>,
+        /// At most so many messages.
+        limit: Option<u32>,
+    },
     /// To hear a pong.
     Ping {
         /// Any short JSON value, echoed exactly as it was written.
@@ -76,6 +85,10 @@ pub enum Field {
     Since,
     /// `key`
     Key,
+    /// `from`
+    From,
+    /// `limit`
+    Limit,
 }
 
 /// Why a message that is a JSON object is not done. The connection goes on.
@@ -103,8 +116,8 @@ pub enum Reject {
     BadKey,
     /// Authenticating with `auth`.
     AuthUnsupported,
-    /// Asking for `history`.
-    HistoryUnsupported,
+    /// `from` or `limit` is not a number that can be.
+    BadRange,
 }
 
 impl Reject {
@@ -122,7 +135,8 @@ impl Reject {
             Self::BadT => "bad_t",
             Self::BadSince => "bad_since",
             Self::BadKey => "bad_key",
-            Self::AuthUnsupported | Self::HistoryUnsupported => "unsupported",
+            Self::BadRange => "bad_range",
+            Self::AuthUnsupported => "unsupported",
         }
     }
 
@@ -130,7 +144,7 @@ impl Reject {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::UnknownType => "type is one of subscribe, unsubscribe, publish, ping",
+            Self::UnknownType => "type is one of subscribe, unsubscribe, publish, history, ping",
             Self::MissingField(Field::Type) => "type is missing",
             Self::MissingField(Field::Channel) => "channel is missing",
             Self::MissingField(_) => "payload is missing",
@@ -143,6 +157,8 @@ impl Reject {
             Self::DuplicateField(Field::T) => "t is there twice",
             Self::DuplicateField(Field::Since) => "since is there twice",
             Self::DuplicateField(Field::Key) => "key is there twice",
+            Self::DuplicateField(Field::From) => "from is there twice",
+            Self::DuplicateField(Field::Limit) => "limit is there twice",
             Self::BadString => "type or channel holds half of a surrogate pair",
             Self::BadChannel => {
                 "a channel's name has 1 to 255 bytes of UTF-8 and no control characters"
@@ -152,7 +168,7 @@ impl Reject {
             Self::BadSince => "since is {\"epoch\":\"..\",\"seq\":..}, {\"last\":..} or \"latest\"",
             Self::BadKey => "key must be a string of at most 128 bytes",
             Self::AuthUnsupported => "this server has no authentication: auth is not supported",
-            Self::HistoryUnsupported => "this server keeps no history: history is not supported",
+            Self::BadRange => "from and limit are whole numbers, and limit is not 0",
         }
     }
 }
@@ -275,7 +291,19 @@ impl Parser {
                 t => Ok(Request::Ping { t }),
             },
             "auth" => Err(Reject::AuthUnsupported),
-            "history" => Err(Reject::HistoryUnsupported),
+            "history" => {
+                let channel = channel()?;
+                let number = |raw: Option<&[u8]>| match raw {
+                    None | Some(b"null") => Ok(None),
+                    Some(raw) => since::number(raw).map(Some).ok_or(Reject::BadRange),
+                };
+                let (from, limit) = (number(fields.from)?, number(fields.limit)?);
+                if limit == Some(0) {
+                    return Err(Reject::BadRange);
+                }
+                let limit = limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
+                Ok(Request::History { channel, from, limit })
+            }
             _ => Err(Reject::UnknownType),
         }
     }
@@ -333,6 +361,8 @@ struct Fields<'a> {
     t: Option<&'a [u8]>,
     since: Option<&'a [u8]>,
     key: Option<&'a [u8]>,
+    from: Option<&'a [u8]>,
+    limit: Option<&'a [u8]>,
     duplicate: Option<Field>,
 }
 
@@ -355,6 +385,8 @@ impl<'a> Fields<'a> {
                 Field::T => &mut fields.t,
                 Field::Since => &mut fields.since,
                 Field::Key => &mut fields.key,
+                Field::From => &mut fields.from,
+                Field::Limit => &mut fields.limit,
             };
             if place.replace(member.value).is_some() {
                 fields.duplicate = Some(field);
@@ -368,7 +400,7 @@ fn field_of(member: &Member<'_>) -> Option<Field> {
     // The longest way to write the longest of the names, so that a long one is not looked at
     // once for each.
     const KEY_BYTES_MAX: usize = "channel".len() * 6 + 2;
-    const NAMES: [(&str, Field); 7] = [
+    const NAMES: [(&str, Field); 9] = [
         ("type", Field::Type),
         ("id", Field::Id),
         ("channel", Field::Channel),
@@ -376,6 +408,8 @@ fn field_of(member: &Member<'_>) -> Option<Field> {
         ("t", Field::T),
         ("since", Field::Since),
         ("key", Field::Key),
+        ("from", Field::From),
+        ("limit", Field::Limit),
     ];
     if member.key.len() > KEY_BYTES_MAX {
         return None;

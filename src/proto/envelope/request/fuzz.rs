@@ -110,7 +110,16 @@ fn check(text: &str, message: &Message<'_>) {
                 t => Ok(("ping", None, t.map(str::to_owned))),
             },
             Ok("auth") => Err(Reject::AuthUnsupported),
-            Ok("history") => Err(Reject::HistoryUnsupported),
+            Ok("history") => channel().and_then(|channel| {
+                let number = |name| match find(name) {
+                    None | Some("null") => Ok(None),
+                    Some(raw) => raw.parse::<u64>().map(Some).map_err(|_| Reject::BadRange),
+                };
+                match (number("from")?, number("limit")?) {
+                    (_, Some(0)) => Err(Reject::BadRange),
+                    range => Ok(("history", Some(channel), Some(format!("{range:?}")))),
+                }
+            }),
             Ok(_) => Err(Reject::UnknownType),
         },
     };
@@ -124,6 +133,13 @@ fn check(text: &str, message: &Message<'_>) {
             let text = String::from_utf8_lossy;
             let (payload, key) = (text(payload), text(key.unwrap_or(b"\"\"")));
             ("publish", Some(channel.to_owned()), Some(format!("{payload} {key}")))
+        }
+        Request::History { channel, from, limit } => {
+            let limit = limit.map(|limit| match limit {
+                u32::MAX => find("limit").and_then(|raw| raw.parse().ok()).expect("a number"),
+                limit => u64::from(limit),
+            });
+            ("history", Some(channel.to_owned()), Some(format!("{:?}", (from, limit))))
         }
         Request::Ping { t } => ("ping", None, t.map(|t| String::from_utf8_lossy(t).into_owned())),
     });
@@ -176,6 +192,12 @@ fn check_replies(message: &Message<'_>) {
             assert_eq!(said.raw("seq"), raw("18446744073709551615"));
             let gap = answer(&|out| reply::gap(out, channel, 1, 2, "slow_consumer"));
             assert_eq!(gap.string("channel"), channel);
+        }
+        Ok(Request::History { channel, .. }) => {
+            let page = reply::History { channel, epoch: "k3x9", seq: 7, has_more: false };
+            let said = answer(&|out| reply::history(out, id, &page, [&b"1"[..], b"2"].into_iter()));
+            assert_eq!((said.string("channel").as_str(), said.raw("id")), (channel, echoed));
+            assert_eq!(said.raw("messages"), raw("[1,2]"));
         }
         Ok(Request::Unsubscribe { channel }) => {
             let ack = answer(&|out| reply::ack(out, id, channel, 7, true));

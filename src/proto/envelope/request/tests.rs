@@ -134,7 +134,10 @@ fn each_fault_has_its_reject() {
         (r#"{"type":""}"#, Reject::UnknownType),
         (r#"{"type":"PING"}"#, Reject::UnknownType),
         (r#"{"type":"auth","token":"x"}"#, Reject::AuthUnsupported),
-        (r#"{"type":"history","channel":"c"}"#, Reject::HistoryUnsupported),
+        (r#"{"type":"history"}"#, Reject::MissingField(Field::Channel)),
+        (r#"{"type":"history","channel":"c","from":-1}"#, Reject::BadRange),
+        (r#"{"type":"history","channel":"c","limit":0}"#, Reject::BadRange),
+        (r#"{"type":"history","channel":"c","limit":"1"}"#, Reject::BadRange),
         (r#"{"type":"subscribe","channel":"c","since":{"epoch":"k"}}"#, Reject::BadSince),
         (r#"{"type":"subscribe","channel":"c","since":7}"#, Reject::BadSince),
         (r#"{"type":"publish","channel":"c","payload":1,"key":7}"#, Reject::BadKey),
@@ -157,6 +160,11 @@ fn a_client_may_say_where_it_was_and_what_it_publishes_twice() {
         r#"{"type":"publish","channel":"c","payload":1,"key":"a\u0062"}"#,
         None,
         Ok(Request::Publish { channel: "c", payload: b"1", key: Some(br#""a\u0062""#) }),
+    );
+    check(
+        r#"{"type":"history","channel":"c","from":7,"limit":99999999999}"#,
+        None,
+        Ok(Request::History { channel: "c", from: Some(7), limit: Some(u32::MAX) }),
     );
     let longest = format!("\"{}\"", "k".repeat(PUBLISH_KEY_BYTES_MAX - 2));
     let publish =
@@ -248,13 +256,21 @@ fn the_buffers_do_not_grow_with_what_clients_send() {
 
 #[test]
 fn every_reject_has_a_code_and_a_sentence() {
-    for field in
-        [Field::Type, Field::Id, Field::Channel, Field::Payload, Field::T, Field::Since, Field::Key]
-    {
+    for field in [
+        Field::Type,
+        Field::Id,
+        Field::Channel,
+        Field::Payload,
+        Field::T,
+        Field::Since,
+        Field::Key,
+        Field::From,
+        Field::Limit,
+    ] {
         let reason = Reject::DuplicateField(field).reason();
         assert!(reason.ends_with("is there twice"), "{reason}");
     }
-    assert_eq!(Reject::HistoryUnsupported.code(), Reject::AuthUnsupported.code());
+    assert_eq!(Reject::AuthUnsupported.code(), "unsupported");
     assert_eq!(Reject::MissingField(Field::Payload).reason(), "payload is missing");
 }
 
