@@ -628,8 +628,10 @@ impl Life {
                 (Since::After(Position { epoch: epoch.clone(), seq }), written)
             }
             _ if random.bool() => {
-                let position = Position { epoch: "elsewhere".into(), seq: random.u64(..50) };
-                let written = format!(r#"{{"epoch":"elsewhere","seq":{}}}"#, position.seq);
+                // As long as a real one, or not.
+                let epoch = random.choice(["elsewher", "elsewhere"]).expect("one of two");
+                let position = Position { epoch: epoch.into(), seq: random.u64(..50) };
+                let written = format!(r#"{{"epoch":"{epoch}","seq":{}}}"#, position.seq);
                 (Since::After(position), written)
             }
             _ if random.bool() => (Since::Last(1), r#""latest""#.to_owned()),

@@ -271,12 +271,22 @@ impl Plan {
             rule.history = history;
         }
         let habits = &mut self.habits;
+        if draw.0.bool() {
+            // Many pages, and time to change one's mind between them.
+            hub.outbox.messages = draw.0.u32(1..6);
+            self.shards = draw.0.u16(2..5);
+            hub.shards = self.shards;
+            self.weather.turn_us_max = draw.scale(1_000, 100_000);
+            habits.pause_us = habits.pause_us.min(draw.scale(500, 20_000));
+            self.life_us = self.life_us.min(4_000_000);
+            habits.unsubscribe = 12;
+        }
         if draw.one_in(3) {
             hub.memory_bytes_max = draw.scale(8_000, 60_000) as usize;
             habits.keyed = 0;
         }
         (habits.resume, habits.subscribe, habits.publish) = (1000, 20, draw.0.u32(4..20));
-        (habits.reset, habits.close, habits.unsubscribe) = (draw.0.u32(1..4), 1, draw.0.u32(..6));
+        (habits.reset, habits.close) = (draw.0.u32(1..4), 1);
         (habits.away_us_max, habits.lie) = (draw.scale(1_000, 3_000_000), 0);
         habits.burst_max = draw.scale(1, 30) as u32;
         self

@@ -6,6 +6,7 @@ use super::Clients;
 use crate::hub::recovery::Recovery;
 use crate::hub::topic::Topics;
 use crate::hub::{Audit, ClientId, TopicId};
+use crate::limits::PUBLISHES_UNANSWERED_MAX;
 
 impl Clients {
     /// Checks every client against the topics and the sums. `waiting` says for how many answers
@@ -25,6 +26,12 @@ impl Clients {
             audit.clients += 1;
             blocked += u64::from(client.blocked);
             audit.throttled += u64::from(client.throttled);
+            // Those that stop the reading, and those of the receive that was one too many.
+            assert!(
+                client.unanswered <= 2 * PUBLISHES_UNANSWERED_MAX,
+                "{} publishes of client {id:?} are unanswered",
+                client.unanswered
+            );
             let awaited = waiting.get(&id).copied().unwrap_or_default();
             assert_eq!(client.waiting, awaited, "client {id:?} counts the answers it waits for");
             assert_eq!(client.dirty, listed.contains(&id), "client {id:?} knows that it is listed");
