@@ -1,5 +1,5 @@
-// The ringcast client for browsers, and for Node wherever a WebSocket class is at hand.
-// One file, an ES module, no dependencies.
+// The ringcast client for browsers and for Node 20 or newer. One file, an ES module, no
+// dependencies; its types are in ringcast.d.ts beside it.
 //
 //   import { Ringcast } from "./ringcast.js";
 //   const ringcast = new Ringcast("ws://127.0.0.1:8080/ws");
@@ -7,17 +7,25 @@
 //     onMessage: (payload, { seq }) => console.log(seq, payload),
 //     onGap: ({ from, to, reason }) => console.warn("lost", from, to, reason),
 //   });
-//   const { seq } = await ringcast.publish("orders", { order: "123", status: "paid" });
+//   const { seq } = await ringcast.publish("orders", { order: "123", status: "paid" }, { retry: true });
 //
-// What it promises: after a lost connection it comes back by itself and subscribes again, and
-// nothing goes missing in silence. Every message of a channel carries `seq`, counted up by one
-// within an `epoch`; whatever was passed over reaches `onGap`, whether the server told it, the
-// connection was down at the time, or the numbering began anew.
+// What it promises: after a lost connection it comes back by itself and goes on where it stopped,
+// and nothing goes missing in silence. Every message of a channel carries `seq`, counted up by one
+// within an `epoch`. The last number that was received or told as lost is the channel's position;
+// what the server still has after it is delivered, once and in order, and what it has not reaches
+// `onGap`, once. Where a WebSocket cannot get through, the same goes over Server-Sent Events, and
+// where these cannot either, over long polling: the position is the same on all three.
+//
+// Reading order: Ringcast (what is called, the connection, what the server says, what we say), then
+// the three links, each of which is one connection's life: WebSocketLink, SseLink, PollLink.
 
 /** The subprotocol this client speaks. */
 export const SUBPROTOCOL = "ringcast.json.v1";
 
 const DEFAULTS = {
+  transports: ["websocket", "sse", "poll"], // which may be used, the best first
+  fallbackAfter: 2, // attempts in a row whose WebSocket never opened, before others are tried
+  betterAfterMs: 60_000, // on another transport: time until the better ones are tried again
   retryDelayMinMs: 1_000,
   retryDelayMaxMs: 30_000,
   retryJitter: 0.2, // a delay is stretched or shrunk by up to this part of itself
@@ -26,10 +34,20 @@ const DEFAULTS = {
   pingIntervalMs: 25_000, // until the server's welcome says otherwise
   pingGraceMs: 5_000, // silence beyond the server's own interval before we ask
   pongTimeoutMs: 10_000, // silence after asking that ends the connection
+  pollTimeoutMs: 25_000, // how long the server may hold a poll without an answer
+  publishTimeoutMs: 60_000, // how long a publish with `retry` is tried; servers remember keys longer
+  publishesMax: 1_000, // publishes with `retry` that wait for their acks
 };
 
 // Answers that would be the same next time: asking again is no use.
 const FINAL_CLOSE_CODES = new Set([4400, 4401, 4403]);
+
+// Errors of a publish that a later try may not meet.
+const PASSING_ERRORS = new Set(["overloaded", "connection_lost", "not_connected"]);
+
+// What one POST carries at most; a larger message goes alone.
+const BATCH_MESSAGES_MAX = 64;
+const BATCH_CHARACTERS_MAX = 32_768;
 
 /** An answer of the server, or a failure to get one. `code` is stable, `message` is for people. */
 export class RingcastError extends Error {
@@ -44,30 +62,42 @@ export class Ringcast {
   #url;
   #options;
   #WebSocket;
-  #socket = null;
   #state = "closed";
-  #channels = new Map(); // name -> { listeners, live, epoch, seq, request }
-  #pending = new Map(); // request id -> { resolve, reject }
+  #link = null; // the connection that is used, or being opened
+  #candidate = null; // a better one, being opened beside it
+  #untried = []; // transports this attempt may still go on to
+  #better = []; // transports that may still be tried beside the one that works
+  #preferred = 0; // index of the transport that the next attempt begins with
+  #unopened = 0; // attempts in a row whose WebSocket never opened
+  #channels = new Map(); // name -> Subscription
+  #pending = new Map(); // request id -> { type, resolve, reject, retry }
+  #retrying = 0; // of these, publishes that are tried again
   #listeners = new Map(); // event name -> Set of functions
   #nextId = 1;
   #failures = 0; // attempts in a row that did not become stable
   #openedAt = 0;
   #heardAt = 0;
   #pingedAt = 0; // 0: no ping of ours is unanswered
-  #goaway = null; // { until } once the server has said so
+  #away = null; // { until }: when the server asked us to come back
   #timer = null; // the one timer of the current state
+  #betterTimer = null; // for the candidate, or the next one
+  #flushTimer = null; // for what is published again
   #wake = () => this.#state === "waiting" && this.#connect();
 
   /**
-   * @param {string|URL} url ws:// or wss://, ending in /ws
+   * @param {string|URL} url ws:// or wss://, ending in /ws; the other doors are its neighbours
    * @param {object} [options] any of the DEFAULTS; `channels`: { name: handlers } to subscribe
-   *   to at once; `WebSocket`: the class to use (Node before 22: `ws`'s); `start: false` to
-   *   wait for connect().
+   *   to at once; `WebSocket`: the class to use (Node before 22 has none of its own: pass `ws`'s,
+   *   or leave it to SSE); `start: false` to wait for connect().
    */
   constructor(url, { channels = {}, WebSocket = globalThis.WebSocket, start = true, ...options } = {}) {
-    if (!WebSocket) throw new TypeError("no WebSocket here: pass one as options.WebSocket");
-    this.#url = String(url);
     this.#options = { ...DEFAULTS, ...options };
+    for (const name of this.#options.transports) {
+      if (!Object.hasOwn(LINKS, name)) throw new TypeError(`no transport is called ${name}`);
+    }
+    if (!WebSocket) this.#options.transports = this.#options.transports.filter((name) => name !== "websocket");
+    if (this.#options.transports.length === 0) throw new TypeError("no WebSocket here: pass one as options.WebSocket");
+    this.#url = String(url);
     this.#WebSocket = WebSocket;
     for (const [name, handlers] of Object.entries(channels)) this.subscribe(name, handlers);
     if (start) this.connect();
@@ -78,16 +108,26 @@ export class Ringcast {
     return this.#state;
   }
 
+  /** "websocket", "sse" or "poll" while connecting or open, or null. */
+  get transport() {
+    return this.#link?.transport ?? null;
+  }
+
   /** Names of the channels that are subscribed to, or will be once connected. */
   get channels() {
     return [...this.#channels.keys()];
   }
 
+  /** { epoch, seq } of the last message that came or was told as lost: a `since` for later. */
+  position(channel) {
+    return this.#channels.get(channel)?.position ?? null;
+  }
+
   /**
-   * Calls `listener` on: "state" { state, code?, reason?, retryInMs? }, "welcome" (the server's),
-   * "message" { channel, seq, payload, text }, "gap" { channel, from, to, reason, epoch },
-   * "subscribed" { channel, epoch, seq }, "goaway" { reconnectAfterMs }, "error" RingcastError.
-   * Returns a function that ends it.
+   * Calls `listener` on: "state" { state, transport, code?, reason?, retryInMs? }, "welcome" (the
+   * server's), "message" { channel, seq, payload, text }, "gap" { channel, from, to, reason, epoch },
+   * "subscribed" { channel, epoch, seq, recovered, reason, from, resumed }, "goaway"
+   * { reconnectAfterMs }, "error" RingcastError. Returns a function that ends it.
    */
   on(event, listener) {
     if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
@@ -100,29 +140,31 @@ export class Ringcast {
     if (this.#state === "closed" || this.#state === "waiting") this.#connect();
   }
 
-  /** Closes for good; connect() opens again, with the same channels. */
+  /** Closes for good; connect() opens again, with the same channels, where they stopped. */
   close(code = 1000, reason = "") {
-    const socket = this.#letGo();
     globalThis.removeEventListener?.("online", this.#wake);
-    this.#openedAt = 0;
-    for (const entry of this.#channels.values()) entry.live = false;
-    this.#failPending("closed", "the client was closed");
-    socket?.close(code, reason);
+    this.#letGo(code, reason);
+    this.#fail(() => true, "closed", "the client was closed");
     if (this.#state !== "closed") this.#enter("closed", { code, reason });
   }
 
   /**
-   * Subscribes, now or as soon as there is a connection, and again after every reconnect.
-   * `onMessage(payload, { channel, seq, text })`: `text` is the frame as it came, for payloads
-   * with numbers that JavaScript would round. `onGap({ channel, from, to, reason, epoch })`:
-   * `from` and `to` (both lost, and all between) are null when the numbering began anew and
-   * nobody can say how much was missed. `onSubscribed`, `onError` as they sound.
+   * Subscribes, now or as soon as there is a connection, and after every reconnect goes on where
+   * it stopped. `onMessage(payload, { channel, seq, text })`: `text` is the message as it came,
+   * for payloads with numbers that JavaScript would round. `onGap({ channel, from, to, reason,
+   * epoch })`: `from` and `to` (both lost, and all between) are null when the numbering began anew
+   * and nobody can say how much of the old one was missed. `onSubscribed({ channel, epoch, seq,
+   * recovered, reason, from, resumed })`: what comes next is number `from`, and what has been
+   * published up to now ends with `seq`. `onError` as it sounds.
+   * `since` says where to begin: { epoch, seq } (after that one), "latest" (the last value, then
+   * live) or { last: n }; without it, with what is published from now on. It counts for the first
+   * subscription to a channel.
    * Returns a function that takes these handlers away, and unsubscribes with the last of them.
    */
   subscribe(channel, handlers = {}) {
     let entry = this.#channels.get(channel);
     if (!entry) {
-      entry = { listeners: new Set(), live: false, epoch: null, seq: 0, request: null };
+      entry = new Subscription(handlers.since);
       this.#channels.set(channel, entry);
       if (this.#state === "open") this.#sendSubscribe(channel, entry);
     }
@@ -142,14 +184,31 @@ export class Ringcast {
   }
 
   /**
-   * Publishes and resolves with { seq } once the server has taken it. Rejects with a
+   * Publishes and resolves with { seq, duplicate } once the server has taken it. Rejects with a
    * RingcastError: "not_connected" (not sent), "connection_lost" (sent, but nobody can say
    * whether it arrived), or the server's code.
+   * With `retry` it waits for a connection, and what was not acknowledged when one broke is sent
+   * again, for as long as `publishTimeoutMs` allows. Such a message carries a `key` (yours, or one
+   * of chance), by which the server knows it again: `duplicate` is true when it had arrived the
+   * first time, and `seq` is then that time's.
    */
-  async publish(channel, payload) {
-    if (payload === undefined) throw new TypeError("a payload is any JSON value, not undefined");
-    const { seq } = await this.#request({ type: "publish", channel, payload });
-    return { seq };
+  async publish(channel, payload, { key, retry = false } = {}) {
+    const value = JSON.stringify(payload);
+    if (value === undefined) throw new TypeError("a payload is any JSON value, not undefined");
+    if (retry) key ??= randomKey();
+    const members = key === undefined ? "" : `,"key":${JSON.stringify(String(key))}`;
+    const text = `"channel":${JSON.stringify(channel)}${members},"payload":${value}`;
+    const { seq, duplicate = false } = await this.#request({ type: "publish", text }, retry);
+    return { seq, duplicate };
+  }
+
+  /**
+   * Asks for what the server keeps of a channel: up to `limit` messages from number `from` on.
+   * Resolves with { epoch, seq, messages: [{ channel, seq, payload }], more }.
+   */
+  async history(channel, { from, limit } = {}) {
+    const { epoch, seq, messages, more } = await this.#request({ type: "history", channel, from, limit });
+    return { epoch, seq, messages, more };
   }
 
   /** Asks the server for a sign of life; resolves with the milliseconds it took. */
@@ -161,87 +220,173 @@ export class Ringcast {
 
   // ---- the connection ----
 
+  /** One attempt: the preferred transport and, where that is blocked, those after it. */
   #connect() {
     this.#letGo();
-    this.#goaway = null;
-    this.#enter("connecting");
-    if (this.#state !== "connecting") return; // a listener changed its mind
+    this.#away = null;
+    this.#untried = this.#options.transports.slice(this.#preferred);
     // A laptop that wakes up or finds its network again should not sit out a long delay.
     globalThis.addEventListener?.("online", this.#wake);
-    let socket;
+    this.#tryNext();
+  }
+
+  #tryNext() {
+    const name = this.#untried.shift();
+    this.#enter("connecting", { transport: name });
+    if (this.#state !== "connecting" || this.#link) return; // a listener changed its mind
     try {
-      socket = new this.#WebSocket(this.#url, [SUBPROTOCOL]);
+      this.#link = this.#open(name);
     } catch (error) {
       // A URL that no WebSocket can have: trying again would not change it.
       this.#enter("closed", { reason: error.message });
       throw error;
     }
-    this.#socket = socket;
-    socket.onopen = () => this.#opened();
-    socket.onmessage = (event) => this.#received(event.data);
-    socket.onclose = (event) => this.#ended(event.code, event.reason);
-    socket.onerror = () => {}; // `close` follows and says all there is to say
-    this.#arm(this.#options.connectTimeoutMs, () => {
-      this.#letGo()?.close();
-      this.#ended(1006, "no answer in time");
+    const link = this.#link;
+    this.#arm(this.#options.connectTimeoutMs, () => this.#ended(link, 1006, "no answer in time"));
+  }
+
+  /** A new link, and what it may tell us. */
+  #open(name) {
+    return new LINKS[name]({
+      url: this.#url,
+      options: this.#options,
+      WebSocket: this.#WebSocket,
+      channels: this.#channels,
+      opened: (link) => this.#opened(link),
+      alive: (link) => link === this.#link && (this.#heardAt = performance.now()),
+      heard: (link, message, text) => this.#heard(link, message, text),
+      failed: (id, code, reason) => this.#pending.has(id) && this.#refused(id, new RingcastError(code, reason)),
+      ended: (link, code, reason, retryAfterMs) => this.#ended(link, code, reason, retryAfterMs),
     });
   }
 
-  #opened() {
+  #opened(link) {
+    if (link === this.#candidate) this.#adopt(link);
+    if (link !== this.#link) return;
+    const { transport } = link;
+    if (transport === "websocket") this.#unopened = 0;
+    this.#preferred = this.#options.transports.indexOf(transport);
     this.#openedAt = this.#heardAt = performance.now();
     this.#pingedAt = 0;
-    this.#enter("open");
+    this.#enter("open", { transport });
+    if (link !== this.#link) return; // a listener changed its mind
     for (const [channel, entry] of this.#channels) this.#sendSubscribe(channel, entry);
+    this.#flush();
     this.#watch();
+    this.#seekBetter();
   }
 
-  /** The connection is gone: says so, and waits as long as is polite. */
-  #ended(code, reason) {
+  /** A better link is open: the old one is let go of, once what it was asked to publish is answered. */
+  #adopt(link) {
+    const old = this.#link;
+    this.#link = link;
+    this.#candidate = null;
+    this.#suspend();
+    this.#fail(({ type }) => type === "subscribe", "connection_lost");
+    old?.retire();
+  }
+
+  /** The connection is gone, or did not come: says so, and waits as long as is polite. */
+  #ended(link, code, reason, retryAfterMs) {
+    if (link === this.#candidate) {
+      this.#candidate = null;
+      link.close();
+      this.#tryBetter();
+    }
+    if (link !== this.#link) return;
+    const wasOpen = this.#state === "open";
+    const isStable = wasOpen && performance.now() - this.#openedAt >= this.#options.stableAfterMs;
+    if (isStable) this.#failures = 0;
+    if (retryAfterMs !== undefined) this.#away ??= { until: performance.now() + retryAfterMs };
     this.#letGo();
-    const stable = this.#openedAt && performance.now() - this.#openedAt >= this.#options.stableAfterMs;
-    if (stable) this.#failures = 0;
-    this.#openedAt = 0;
-    for (const entry of this.#channels.values()) entry.live = false;
-    this.#failPending("connection_lost", `the connection ended with ${code} before the answer`);
+    this.#fail(({ retry }) => !retry, "connection_lost", `the connection ended with ${code} before the answer`);
     if (FINAL_CLOSE_CODES.has(code)) {
+      this.#fail(() => true, "closed", reason);
       this.#enter("closed", { code, reason });
       return;
     }
+    if (!wasOpen && this.#mayFallBack(link)) {
+      this.#tryNext();
+      return;
+    }
+    // When nothing came through at all, the next attempt begins with the best again.
+    if (!wasOpen) this.#preferred = 0;
     const retryInMs = Math.round(this.#retryDelay());
     this.#enter("waiting", { code, reason, retryInMs });
     if (this.#state === "waiting") this.#arm(retryInMs, () => this.#connect());
   }
 
-  #retryDelay() {
-    if (this.#goaway) {
-      // The server spreads its clients over time; that is its choice, not ours.
-      const remaining = this.#goaway.until - performance.now();
-      this.#goaway = null;
-      return Math.max(remaining, 0);
-    }
-    const { retryDelayMinMs, retryDelayMaxMs, retryJitter } = this.#options;
-    const delay = Math.min(retryDelayMinMs * 2 ** this.#failures, retryDelayMaxMs);
-    this.#failures = Math.min(this.#failures + 1, 30);
-    return delay * (1 + retryJitter * (2 * Math.random() - 1));
+  /** One failure of a WebSocket says little; when it never opens, it may be what is in the way. */
+  #mayFallBack(link) {
+    if (link.transport === "websocket") this.#unopened += 1;
+    const isBlocked = link.transport !== "websocket" || this.#unopened >= this.#options.fallbackAfter;
+    return isBlocked && this.#untried.length > 0;
   }
 
-  /** Detaches the current socket: what it may still say is not heard any more. */
-  #letGo() {
-    clearTimeout(this.#timer);
-    const socket = this.#socket;
-    this.#socket = null;
-    if (socket) socket.onopen = socket.onmessage = socket.onclose = null;
-    return socket;
+  #retryDelay() {
+    if (this.#away) {
+      // The server spreads its clients over time; that is its choice, not ours.
+      const remaining = this.#away.until - performance.now();
+      this.#away = null;
+      return Math.max(remaining, 0);
+    }
+    const { retryDelayMinMs, retryDelayMaxMs } = this.#options;
+    const delay = Math.min(retryDelayMinMs * 2 ** this.#failures, retryDelayMaxMs);
+    this.#failures = Math.min(this.#failures + 1, 30);
+    return this.#jittered(delay);
+  }
+
+  #jittered(delay) {
+    return delay * (1 + this.#options.retryJitter * (2 * Math.random() - 1));
+  }
+
+  /** Lets go of every link: what they may still say is not heard any more. */
+  #letGo(code, reason) {
+    for (const timer of [this.#timer, this.#betterTimer, this.#flushTimer]) clearTimeout(timer);
+    this.#flushTimer = null;
+    const links = [this.#link, this.#candidate];
+    this.#link = this.#candidate = null;
+    for (const link of links) link?.close(code, reason);
+    this.#suspend();
+    for (const { retry } of this.#pending.values()) if (retry) retry.isSent = false;
+  }
+
+  /** No channel is live before the next link's server has said where it goes on. */
+  #suspend() {
+    for (const entry of this.#channels.values()) Object.assign(entry, { live: false, request: null });
   }
 
   #enter(state, details = {}) {
     this.#state = state;
-    this.#emit("state", { state, ...details });
+    this.#emit("state", { state, transport: null, ...details });
   }
 
   #arm(delayMs, callback) {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(callback, delayMs);
+  }
+
+  /** On a transport that is not the best: tries the better ones now and then, beside it. */
+  #seekBetter() {
+    clearTimeout(this.#betterTimer);
+    if (this.#state !== "open" || this.#preferred === 0) return;
+    this.#betterTimer = setTimeout(() => {
+      this.#better = this.#options.transports.slice(0, this.#preferred);
+      this.#tryBetter();
+    }, this.#jittered(this.#options.betterAfterMs));
+  }
+
+  #tryBetter() {
+    clearTimeout(this.#betterTimer);
+    const name = this.#better.shift();
+    if (name === undefined) return this.#seekBetter();
+    let candidate;
+    try {
+      candidate = this.#candidate = this.#open(name);
+    } catch {
+      return this.#tryBetter();
+    }
+    this.#betterTimer = setTimeout(() => this.#ended(candidate, 1006, "no answer in time"), this.#options.connectTimeoutMs);
   }
 
   /**
@@ -254,28 +399,32 @@ export class Ringcast {
     if (this.#pingedAt > 0 && this.#heardAt < this.#pingedAt) {
       const remaining = this.#pingedAt + pongTimeoutMs - now;
       if (remaining > 0) return this.#arm(remaining, () => this.#watch());
-      this.#letGo()?.close();
-      return this.#ended(1006, "the server fell silent");
+      return this.#ended(this.#link, 1006, "the server fell silent");
     }
     this.#pingedAt = 0;
     const remaining = this.#heardAt + pingIntervalMs + pingGraceMs - now;
     if (remaining > 0) return this.#arm(remaining, () => this.#watch());
     this.#pingedAt = now;
-    this.ping().catch(() => {});
+    // A stream that only comes cannot be asked; its next heartbeat is awaited.
+    if (this.#link.transport === "websocket") this.ping().catch(() => {});
     this.#arm(pongTimeoutMs, () => this.#watch());
   }
 
   // ---- what the server says ----
 
-  #received(text) {
-    this.#heardAt = performance.now();
-    let message;
-    try {
-      message = JSON.parse(text);
-    } catch {
-      this.#emit("error", new RingcastError("not_json", "the server sent something that is not JSON"));
-      return;
+  #heard(link, message, text) {
+    const isCurrent = link === this.#link;
+    if (isCurrent) this.#heardAt = performance.now();
+    switch (message.type) {
+      case "ack":
+      case "pong":
+      case "history":
+        return this.#settle(message.id)?.resolve(message);
+      case "error":
+        return this.#refused(message.id, new RingcastError(message.code, message.reason));
     }
+    // What a link says of channels that has been replaced, its successor says again.
+    if (!isCurrent) return;
     switch (message.type) {
       case "message":
         return this.#message(message, text);
@@ -283,17 +432,12 @@ export class Ringcast {
         return this.#gap(message);
       case "subscribed":
         return this.#subscribed(message);
-      case "ack":
-      case "pong":
-        return this.#settle(message.id)?.resolve(message);
-      case "error":
-        return this.#error(message);
       case "welcome":
         this.#options.pingIntervalMs = message.ping_interval_ms ?? this.#options.pingIntervalMs;
         this.#watch();
         return this.#emit("welcome", message);
       case "goaway":
-        this.#goaway = { until: this.#heardAt + message.reconnect_after_ms };
+        this.#away = { until: this.#heardAt + message.reconnect_after_ms };
         return this.#emit("goaway", { reconnectAfterMs: message.reconnect_after_ms });
       // Other types come from a newer server; an older client has no use for them.
     }
@@ -301,7 +445,8 @@ export class Ringcast {
 
   #message({ channel, seq, payload }, text) {
     const entry = this.#channels.get(channel);
-    if (!entry?.live || seq <= entry.seq) return; // late for a subscription that has ended
+    // Late for a subscription that has ended, or had already, from the link before.
+    if (!entry?.live || seq <= entry.seq) return;
     if (seq > entry.seq + 1) this.#lost(channel, entry, entry.seq + 1, seq - 1, "missed");
     entry.seq = seq;
     const about = { channel, seq, text };
@@ -309,27 +454,36 @@ export class Ringcast {
     this.#emit("message", { payload, ...about });
   }
 
-  #gap({ channel, from, to, reason }) {
+  #gap({ channel, to, reason }) {
     const entry = this.#channels.get(channel);
     if (!entry?.live || to <= entry.seq) return;
-    // A notice that does not begin where we stopped hides a second loss; tell both as one.
-    this.#lost(channel, entry, Math.min(from, entry.seq + 1), to, reason);
+    // From where we stopped, whatever the notice begins with: each number is told once, and none
+    // is passed over.
+    const from = entry.seq + 1;
     entry.seq = to;
+    if (to > entry.floor) this.#lost(channel, entry, from, to, reason);
   }
 
-  #subscribed({ id, channel, epoch, seq }) {
+  #subscribed({ id, channel, epoch, seq, recovered = false, reason, from = seq + 1 }) {
     const entry = this.#channels.get(channel);
     this.#settle(id)?.resolve();
-    if (!entry || entry.request !== id) return;
-    if (entry.epoch === epoch && seq > entry.seq) {
-      this.#lost(channel, entry, entry.seq + 1, seq, "disconnected");
-    } else if (entry.epoch !== null && entry.epoch !== epoch) {
-      entry.epoch = epoch;
-      this.#lost(channel, entry, null, null, "new_epoch");
+    if (!entry || (entry.request ?? undefined) !== id) return;
+    const wasLive = entry.live && entry.epoch === epoch;
+    const resumed = entry.epoch !== null;
+    Object.assign(entry, { live: true, request: null });
+    if (entry.epoch !== epoch) {
+      Object.assign(entry, { epoch, seq: from - 1 });
+      // How much of the old numbering was missed, nobody knows any more.
+      if (resumed) this.#lost(channel, entry, null, null, "epoch_changed");
+    } else if (from > entry.seq + 1) {
+      const first = entry.seq + 1;
+      entry.seq = from - 1;
+      this.#lost(channel, entry, first, from - 1, reason ?? "missed");
     }
-    Object.assign(entry, { live: true, epoch, seq, request: null });
-    for (const listener of entry.listeners) guard(listener.onSubscribed, { channel, epoch, seq });
-    this.#emit("subscribed", { channel, epoch, seq });
+    if (wasLive) return; // a stream was opened anew for the sake of another channel
+    const about = { channel, epoch, seq, recovered, reason: reason ?? null, from, resumed };
+    for (const listener of entry.listeners) guard(listener.onSubscribed, about);
+    this.#emit("subscribed", about);
   }
 
   #lost(channel, entry, from, to, reason) {
@@ -338,11 +492,20 @@ export class Ringcast {
     this.#emit("gap", gap);
   }
 
-  #error({ id, code, reason }) {
-    const error = new RingcastError(code, reason);
-    const waiting = this.#settle(id);
-    if (waiting) waiting.reject(error);
-    else this.#emit("error", error);
+  /** A request was refused, or nobody can say whether it was heard. */
+  #refused(id, error) {
+    const waiting = this.#pending.get(id);
+    if (waiting?.retry && PASSING_ERRORS.has(error.code)) {
+      waiting.retry.isSent = false;
+      this.#flushTimer ??= setTimeout(() => {
+        this.#flushTimer = null;
+        this.#flush();
+      }, this.#jittered(this.#options.retryDelayMinMs));
+    } else if (waiting) {
+      this.#settle(id).reject(error);
+    } else {
+      this.#emit("error", error);
+    }
   }
 
   // ---- what we say ----
@@ -350,7 +513,7 @@ export class Ringcast {
   #sendSubscribe(channel, entry) {
     entry.live = false;
     entry.request = this.#nextId;
-    this.#request({ type: "subscribe", channel }).catch((error) => {
+    this.#request({ type: "subscribe", channel, since: entry.position ?? entry.since }).catch((error) => {
       // A lost connection is not the end of a subscription; a refusal is.
       if (error.code === "connection_lost" || error.code === "closed") return;
       if (this.#channels.get(channel) === entry) this.#channels.delete(channel);
@@ -360,33 +523,510 @@ export class Ringcast {
     });
   }
 
-  #request(message) {
+  #request(message, isRetried = false) {
     return new Promise((resolve, reject) => {
-      if (this.#state !== "open") {
+      if (!isRetried && this.#state !== "open") {
         reject(new RingcastError("not_connected", "there is no connection just now"));
         return;
       }
+      if (isRetried && this.#retrying >= this.#options.publishesMax) {
+        reject(new RingcastError("too_many_publishes", `${this.#retrying} publishes wait for their acks`));
+        return;
+      }
       const id = this.#nextId++;
-      this.#pending.set(id, { resolve, reject });
-      this.#socket.send(JSON.stringify({ id, ...message }));
+      const waiting = { type: message.type, resolve, reject, retry: null };
+      this.#pending.set(id, waiting);
+      if (!isRetried) return this.#link.send({ id, ...message });
+      const giveUp = () => this.#settle(id)?.reject(new RingcastError("timeout", "not acknowledged in time"));
+      const timer = setTimeout(giveUp, this.#options.publishTimeoutMs);
+      waiting.retry = { message: { id, ...message }, isSent: false, timer };
+      this.#retrying += 1;
+      this.#flush();
     });
+  }
+
+  /** Sends what is to be published and has not been sent on this link, in its order. */
+  #flush() {
+    if (this.#state !== "open") return;
+    for (const { retry } of this.#pending.values()) {
+      if (!retry || retry.isSent) continue;
+      retry.isSent = true;
+      this.#link.send(retry.message);
+    }
   }
 
   #settle(id) {
     const waiting = this.#pending.get(id);
     this.#pending.delete(id);
+    if (waiting?.retry) {
+      clearTimeout(waiting.retry.timer);
+      this.#retrying -= 1;
+    }
     return waiting;
   }
 
-  #failPending(code, reason) {
-    const pending = [...this.#pending.values()];
-    this.#pending.clear();
-    for (const { reject } of pending) reject(new RingcastError(code, reason));
+  #fail(isMeant, code, reason) {
+    for (const [id, waiting] of [...this.#pending]) {
+      if (isMeant(waiting)) this.#settle(id).reject(new RingcastError(code, reason));
+    }
   }
 
   #emit(event, value) {
     for (const listener of this.#listeners.get(event) ?? []) guard(listener, value);
   }
+}
+
+/** What is known of one channel. */
+class Subscription {
+  listeners = new Set();
+  live = false; // whether the link's server has said where it goes on
+  request = null; // the id of the subscribe that is not answered
+  epoch = null;
+  seq = 0; // the position: the last number that came, or was told as lost
+  floor = 0; // what is gone up to here is no loss: it was not asked for by number
+  since; // where to begin as long as there is no position: "latest", { last } or nothing
+
+  constructor(since) {
+    if (since?.epoch === undefined) this.since = since;
+    else Object.assign(this, { epoch: since.epoch, seq: since.seq });
+  }
+
+  get position() {
+    return this.epoch === null ? null : { epoch: this.epoch, seq: this.seq };
+  }
+}
+
+// ---- a WebSocket ----
+
+class WebSocketLink {
+  transport = "websocket";
+  #host;
+  #socket;
+  #isOpen = false;
+  #messageBytesMax = Infinity;
+
+  constructor(host) {
+    this.#host = host;
+    const url = host.url.replace(/^http/i, "ws");
+    const socket = (this.#socket = new host.WebSocket(url, [SUBPROTOCOL]));
+    socket.onmessage = ({ data }) => this.#received(data);
+    socket.onclose = ({ code, reason }) => host.ended(this, code, reason);
+    socket.onerror = () => {}; // `close` follows and says all there is to say
+  }
+
+  /**
+   * It is open when the server has said something: there are proxies that let a handshake through
+   * and nothing after it.
+   */
+  #received(text) {
+    const message = parse(text);
+    if (message?.type === "welcome") this.#messageBytesMax = message.message_bytes_max ?? Infinity;
+    if (!this.#isOpen) {
+      this.#isOpen = true;
+      this.#host.opened(this);
+    }
+    if (message) this.#host.heard(this, message, text);
+  }
+
+  send({ type, id, text, ...members }) {
+    const rest = text === undefined ? JSON.stringify(members).slice(1, -1) : text;
+    const whole = `{"type":"${type}","id":${id}${rest && `,${rest}`}}`;
+    // It would cost the connection, and again after each reconnect.
+    if (whole.length * 3 > this.#messageBytesMax && new TextEncoder().encode(whole).length > this.#messageBytesMax) {
+      this.#host.failed(id, "too_large", `the server takes messages of ${this.#messageBytesMax} bytes`);
+    } else {
+      this.#socket.send(whole);
+    }
+  }
+
+  close(code, reason) {
+    this.#socket.onmessage = this.#socket.onclose = null;
+    this.#socket.close(code, reason);
+  }
+
+  retire() {
+    this.close(1000, "");
+  }
+}
+
+// ---- HTTP: what comes is a stream or polls, what we say are requests of their own ----
+
+/** What the server answered instead of what was asked for. */
+class StatusError extends Error {
+  constructor(response) {
+    super(`the server answered ${response.status}`);
+    this.code = response.status;
+    const seconds = Number(response.headers.get("Retry-After") ?? NaN);
+    if (Number.isFinite(seconds)) this.retryAfterMs = seconds * 1000;
+  }
+}
+
+/**
+ * Turns requests into HTTP and what comes back into the objects that a WebSocket would bring. The
+ * positions of all channels travel as one cursor: `EPOCH.SEQ` for each, `-` where there is none yet.
+ */
+class HttpLink {
+  host;
+  isOpen = false;
+  names = []; // the channels of the current stream, in the order of its cursors
+  #asked = new Map(); // channel -> id of the subscribe that waits for its answer
+  #told = new Set(); // channels that the current stream has told the beginning of
+  #located = new Map(); // channel -> where "latest" or { last } begins
+  #stream = null; // AbortController of the current stream
+  #isChanging = false;
+  #isPosting = false;
+  #outgoing = []; // publishes that are not posted yet
+  #batchMax = BATCH_MESSAGES_MAX;
+
+  constructor(host) {
+    this.host = host;
+    this.#begin();
+  }
+
+  send(message) {
+    const { type, id, channel } = message;
+    const answer = (details) => this.host.heard(this, { type, id, channel, ...details });
+    const fail = (error) => this.host.failed(id, "connection_lost", error.message);
+    switch (type) {
+      case "subscribe":
+        this.#asked.set(channel, id);
+        return this.names.includes(channel) || this.#change();
+      case "unsubscribe":
+        this.#asked.delete(channel);
+        if (this.names.includes(channel)) this.#change();
+        return answer({ type: "ack" });
+      case "publish":
+        this.#outgoing.push(message);
+        return this.#post();
+      case "history":
+        return this.#history(message).then(answer, fail);
+      case "ping":
+        return this.#knock().then(() => answer({ type: "pong" }), fail);
+    }
+  }
+
+  /** Ends what comes; what is on its way to the server still gets there, and is answered. */
+  retire() {
+    this.#stream.abort();
+    this.#stream = null;
+  }
+
+  close() {
+    this.retire();
+    this.#outgoing = [];
+  }
+
+  // ---- what comes ----
+
+  /** Opens the stream for the channels there are now. */
+  async #begin() {
+    this.#stream?.abort();
+    const stream = (this.#stream = new AbortController());
+    this.names = [...this.host.channels.keys()];
+    this.#told.clear();
+    try {
+      if (this.names.length === 0) {
+        await this.#knock();
+        if (stream === this.#stream) this.open();
+        return;
+      }
+      await this.#locate(stream.signal);
+      await this.receive(stream.signal);
+      throw new Error("the stream ended");
+    } catch (error) {
+      if (stream !== this.#stream) return;
+      this.host.ended(this, error.code ?? 1006, error.message, error.retryAfterMs);
+    }
+  }
+
+  /** Channels came or went: one new stream for all that did in this turn. */
+  #change() {
+    if (this.#isChanging) return;
+    this.#isChanging = true;
+    queueMicrotask(() => {
+      this.#isChanging = false;
+      if (this.#stream) this.#begin();
+    });
+  }
+
+  open() {
+    if (this.isOpen) return;
+    this.isOpen = true;
+    this.host.opened(this);
+  }
+
+  /** A cursor knows positions only: "latest" and { last } are counted back from the newest. */
+  async #locate(signal) {
+    const names = this.names.filter((name) => {
+      const entry = this.host.channels.get(name);
+      return entry.epoch === null && entry.since !== undefined;
+    });
+    if (names.length === 0) return;
+    const { cursor } = await this.poll(signal, names, names.map(() => "-").join(","), 0);
+    for (const [name, newest] of positions(names, cursor)) {
+      const entry = this.host.channels.get(name);
+      if (!entry || !newest) continue;
+      const count = entry.since === "latest" ? 1 : entry.since.last;
+      entry.floor = newest.seq;
+      this.#located.set(name, { epoch: newest.epoch, seq: Math.max(newest.seq - count, 0) });
+    }
+  }
+
+  get cursor() {
+    const positions = this.names.map((name) => this.host.channels.get(name)?.position ?? this.#located.get(name));
+    return positions.map((position) => (position ? `${position.epoch}.${position.seq}` : "-")).join(",");
+  }
+
+  address(path, names = this.names) {
+    // The neighbour of /ws, with what else the address says.
+    const address = new URL(this.host.url.replace(/^ws/i, "http"));
+    address.pathname = address.pathname.replace(/[^/]*$/, path);
+    for (const name of names) address.searchParams.append("channel", name);
+    return address;
+  }
+
+  /** One poll: { cursor, events: [[object, text]] }. */
+  async poll(signal, names, cursor, timeoutMs) {
+    const address = this.address("poll", names);
+    address.searchParams.set("since", cursor);
+    address.searchParams.set("timeout", `${Math.round(timeoutMs / 1000)}s`);
+    const response = await fetch(address, { signal, cache: "no-store" });
+    if (response.status === 204) return { cursor: response.headers.get("Ringcast-Cursor"), events: [] };
+    if (!response.ok) throw new StatusError(response);
+    const text = await response.text();
+    const answer = parse(text);
+    if (!Array.isArray(answer?.events)) throw new Error("what answered is not ringcast");
+    const texts = elements(text, "events");
+    return { cursor: answer.cursor, events: answer.events.map((event, index) => [event, texts[index]]) };
+  }
+
+  /**
+   * Hands on what came up to `cursor`. A WebSocket's server says for each channel where it goes on;
+   * here the cursor says so, where no "subscribed" does.
+   */
+  arrived(cursor, events) {
+    const at = positions(this.names, cursor);
+    for (const [event, text] of events) {
+      if (event.type === "subscribed") this.#tell(event);
+      else if (at.has(event.channel)) this.#reconcile(event.channel, at.get(event.channel), event.from ?? event.seq);
+      this.host.heard(this, event, text);
+    }
+    for (const [name, position] of at) this.#reconcile(name, position, (position?.seq ?? 0) + 1);
+  }
+
+  #tell(subscribed) {
+    const { channel } = subscribed;
+    this.#told.add(channel);
+    subscribed.id = this.#asked.get(channel);
+    this.#asked.delete(channel);
+  }
+
+  #reconcile(channel, position, from) {
+    const entry = this.host.channels.get(channel);
+    if (!entry || !position || from === undefined) return;
+    if (this.#told.has(channel) && entry.epoch === position.epoch) return;
+    const recovered = entry.epoch === position.epoch;
+    const reason = entry.epoch === null || recovered ? undefined : "epoch_changed";
+    const subscribed = { type: "subscribed", channel, ...position, recovered, reason, from };
+    this.#tell(subscribed);
+    this.host.heard(this, subscribed);
+  }
+
+  // ---- what goes ----
+
+  /** Posts what waits, one request at a time: two at once might overtake each other. */
+  async #post() {
+    if (this.#isPosting) return;
+    this.#isPosting = true;
+    while (this.#outgoing.length > 0) {
+      const batch = takeBatch(this.#outgoing, this.#batchMax);
+      const unanswered = new Map(batch.map((message) => [message.id, message]));
+      const [code, reason] = await this.#publish(batch, unanswered).catch((error) => ["connection_lost", error.message]);
+      if (code === "too_large" && batch.length > 1) {
+        // Together they are; perhaps none of them is alone.
+        this.#outgoing.unshift(...unanswered.values());
+        this.#batchMax = 1;
+      } else {
+        for (const id of unanswered.keys()) this.host.failed(id, code, reason);
+      }
+    }
+    this.#isPosting = false;
+  }
+
+  /** Returns what it means for those that got no answer of their own. */
+  async #publish(batch, unanswered) {
+    const response = await fetch(this.address("publish", []), {
+      method: "POST",
+      headers: { "Content-Type": batch.length === 1 ? "application/json" : "application/x-ndjson" },
+      body: batch.map(({ id, text }) => `{"id":${id},${text}}`).join("\n"),
+      signal: AbortSignal.timeout(this.host.options.connectTimeoutMs),
+    });
+    const { status } = response;
+    for (const line of (await response.text()).split("\n")) {
+      const answer = parse(line);
+      if (answer && unanswered.delete(answer.id)) this.host.heard(this, answer);
+    }
+    const isPassing = response.ok || status === 408 || status === 429 || status >= 500;
+    const code = status === 413 ? "too_large" : isPassing ? "connection_lost" : "refused";
+    return [code, `the server answered ${status}`];
+  }
+
+  /** There is no request for history here; a poll from the number before brings the same. */
+  async #history({ channel, from, limit = 100 }) {
+    const signal = AbortSignal.timeout(this.host.options.connectTimeoutMs);
+    const newest = positions([channel], (await this.poll(signal, [channel], "-", 0)).cursor).get(channel);
+    if (!newest) throw new Error("the server does not say where the channel is");
+    const { epoch, seq } = newest;
+    const messages = [];
+    let cursor = `${epoch}.${Math.max((from ?? seq - limit + 1) - 1, 0)}`;
+    while (messages.length < limit) {
+      const answer = await this.poll(signal, [channel], cursor, 0);
+      if (answer.events.length === 0) break;
+      for (const [event] of answer.events) if (event.type === "message") messages.push(event);
+      cursor = answer.cursor;
+    }
+    messages.length = Math.min(messages.length, limit);
+    return { epoch, seq, messages, more: messages.length > 0 && messages.at(-1).seq < seq };
+  }
+
+  /** Whether anybody is there; what is answered does not matter, and may be kept from us. */
+  #knock() {
+    const signal = AbortSignal.timeout(this.host.options.connectTimeoutMs);
+    return fetch(this.address("ringcast.js", []), { method: "HEAD", mode: "no-cors", cache: "no-store", signal });
+  }
+}
+
+/** Server-Sent Events, read by hand: EventSource tells no status, and Node has none. */
+class SseLink extends HttpLink {
+  transport = "sse";
+
+  async receive(signal) {
+    const address = this.address("sse");
+    address.searchParams.set("since", this.cursor);
+    const response = await fetch(address, { signal, cache: "no-store", headers: { Accept: "text/event-stream" } });
+    if (!response.ok) throw new StatusError(response);
+    if (!response.headers.get("Content-Type")?.startsWith("text/event-stream")) {
+      throw new Error("what answered is not ringcast");
+    }
+    const reader = response.body.getReader();
+    const decoder = new TextDecoder();
+    let rest = "";
+    let fields = {};
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      this.open(); // a proxy that holds streams back would not have let this through
+      this.host.alive(this);
+      const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
+      rest = lines.pop();
+      for (const line of lines) {
+        if (signal.aborted) return;
+        if (line === "") {
+          this.#dispatch(fields);
+          fields = {};
+        } else {
+          readField(fields, line);
+        }
+      }
+    }
+  }
+
+  #dispatch({ id, data }) {
+    const event = data && parse(data);
+    if (event) this.arrived(id ?? null, [[event, data]]);
+  }
+}
+
+/** Long polling: the next poll begins where the last one ended. */
+class PollLink extends HttpLink {
+  transport = "poll";
+
+  async receive(signal) {
+    let cursor = this.cursor;
+    let timeoutMs = 0; // the first answer comes at once: it says that there is somebody
+    for (;;) {
+      const asked = performance.now();
+      const names = this.names;
+      const answer = await this.poll(signal, names, cursor, timeoutMs);
+      if (signal.aborted) return;
+      this.open();
+      this.host.alive(this);
+      this.arrived(answer.cursor, answer.events);
+      cursor = answer.cursor ?? cursor;
+      // Something between us and the server may answer in its place, and at once.
+      const isHasty = timeoutMs > 0 && answer.events.length === 0 && performance.now() - asked < 1_000;
+      if (isHasty) await new Promise((resolve) => setTimeout(resolve, this.host.options.retryDelayMinMs));
+      timeoutMs = this.host.options.pollTimeoutMs;
+    }
+  }
+}
+
+const LINKS = { websocket: WebSocketLink, sse: SseLink, poll: PollLink };
+
+/** The channels' positions in a cursor; null where there is none yet. */
+function positions(names, cursor) {
+  const parts = cursor?.split(",") ?? [];
+  if (parts.length !== names.length) return new Map();
+  return new Map(names.map((name, index) => {
+    const [, epoch, seq] = /^(.+)\.(\d+)$/.exec(parts[index]) ?? [];
+    return [name, epoch === undefined ? null : { epoch, seq: Number(seq) }];
+  }));
+}
+
+function takeBatch(outgoing, max) {
+  let characters = 0;
+  const end = outgoing.findIndex(({ text }, index) => {
+    characters += text.length;
+    return index === max || (index > 0 && characters > BATCH_CHARACTERS_MAX);
+  });
+  return outgoing.splice(0, end === -1 ? outgoing.length : end);
+}
+
+/** HTML standard, "interpreting an event stream"; of its fields, those that are used here. */
+function readField(fields, line) {
+  const [, name, value] = /^([^:]*)(?:: ?(.*))?$/s.exec(line);
+  if (name === "data") fields.data = fields.data === undefined ? (value ?? "") : `${fields.data}\n${value ?? ""}`;
+  if (name === "id") fields.id = value ?? "";
+}
+
+/** An object, or null for what is none. */
+function parse(text) {
+  try {
+    const value = JSON.parse(text);
+    return typeof value === "object" ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The elements of the array that is member `name` of an object, as they are written. */
+function elements(text, name) {
+  const found = [];
+  let depth = 0;
+  let start = -1; // of the element that is being passed
+  let key = null; // the last string of the outer object
+  let isWanted = false;
+  const tokens = /"[^"\\]*(?:\\.[^"\\]*)*"|[[\]{},]/gs;
+  for (const { 0: token, index } of text.matchAll(tokens)) {
+    if (depth === 1 && token[0] === '"') key = token;
+    if (token === "]" || token === "}" || token === ",") {
+      if (isWanted && depth === 2 && start >= 0 && text.slice(start, index).trim()) found.push(text.slice(start, index).trim());
+      if (depth === 2) start = token === "," ? index + 1 : -1;
+      if (token !== ",") depth -= 1;
+    } else if (token === "[" || token === "{") {
+      depth += 1;
+      if (depth === 2) {
+        isWanted = token === "[" && key === `"${name}"`;
+        start = index + 1;
+      }
+    }
+  }
+  return found;
+}
+
+/** Not randomUUID(): a page that came over plain HTTP has none. */
+function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** One listener's mistake is its own: told on the console, and the next one is called. */

@@ -222,7 +222,7 @@ await checks.run("the_own_client_obeys_goaway_and_comes_back_to_a_restarted_serv
   await server.again();
   await until(() => client.state === "open", "open again", 20_000);
   await until(() => gaps.length, "the new epoch");
-  assert.equal(gaps[0].reason, "new_epoch");
+  assert.equal(gaps[0].reason, "epoch_changed");
   assert.equal((await client.publish("own.restart", 2)).seq, 1);
   client.close();
 });

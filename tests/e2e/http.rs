@@ -24,11 +24,13 @@ on_every_setup!(
 pub async fn the_page_and_the_client_are_served(setup: Setup) {
     const PAGE: &str = include_str!("../../src/web/index.html");
     const CLIENT: &str = include_str!("../../src/web/ringcast.js");
+    const TYPES: &str = include_str!("../../src/web/ringcast.d.ts");
     let server = Server::start(setup, "").await;
     for (path, content_type, source) in [
         ("/", "text/html; charset=utf-8", PAGE),
         ("/?a=b", "text/html; charset=utf-8", PAGE),
         ("/ringcast.js", "text/javascript; charset=utf-8", CLIENT),
+        ("/ringcast.d.ts", "application/typescript; charset=utf-8", TYPES),
     ] {
         let answer = get(server.address, path).await.expect("an answer");
         assert_eq!(answer.status, 200, "{path}");
