@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::keys::{Flag, KEYS, Key};
 use crate::config::{Config, Problems, prove, raw};
@@ -36,7 +36,7 @@ pub enum Command {
     Serve(Serve),
     /// Run the server with a synthetic market feed on channels md.SYMBOL and a page that shows it.
     Demo(Serve),
-    /// Print what is published to channels, one line a message: CHANNEL SEQ PAYLOAD.
+    /// Print what is published to channels, one line a message.
     Sub(Sub),
     /// Publish to a channel, and wait until the server has numbered it.
     Pub(Pub),
@@ -155,6 +155,31 @@ pub struct Sub {
     /// Ends after this many messages.
     #[arg(long, value_name = "COUNT")]
     pub count: Option<u64>,
+    /// Begins after this message: EPOCH.SEQ, as a former run said at its end. Several channels have
+    /// several, with commas between, and `-` for those without.
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true, group = "begin")]
+    pub since: Option<String>,
+    /// Begins with the last message that was published.
+    #[arg(long, group = "begin")]
+    pub latest: bool,
+    /// Begins with the last few that were published, as far as the server keeps them.
+    #[arg(long, value_name = "COUNT", group = "begin", value_parser = clap::value_parser!(u32).range(1..))]
+    pub last: Option<u32>,
+    /// What a line says.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// What a line says of a message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// CHANNEL SEQ PAYLOAD
+    #[default]
+    Line,
+    /// The message as the server sends it: an object with channel, seq and payload
+    Json,
+    /// The payload alone
+    Payload,
 }
 
 /// What to publish.
@@ -252,6 +277,21 @@ mod tests {
         assert_eq!((config.driver, config.shards), (DriverKind::Epoll, 5));
         let other = serve("ringcast --config /nowhere").prove_in(Config::default(), variables);
         assert!(other.unwrap_err().to_string().starts_with("/nowhere: cannot be read"));
+    }
+
+    #[test]
+    fn a_subscription_begins_at_one_place_only() {
+        match parsed("ringcast sub ws://a b c --since -,k3x9.5 --format json") {
+            Command::Sub(sub) => {
+                assert_eq!(sub.since.as_deref(), Some("-,k3x9.5"));
+                assert_eq!((sub.format, sub.channels.len()), (Format::Json, 2));
+            }
+            other => panic!("{other:?}"),
+        }
+        for flags in ["--latest --last 5", "--since k.5 --latest", "--last 0", "--format xml"] {
+            let line = format!("ringcast sub ws://a b {flags}");
+            assert!(Arguments::try_parse_from(line.split_whitespace()).is_err(), "{flags}");
+        }
     }
 
     #[test]

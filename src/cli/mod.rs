@@ -1,7 +1,8 @@
 //! What is typed at a shell: arguments, and the commands that are not the server itself.
 //!
 //! Reading order: `args` (what may be typed), `check`, then `client` (a blocking client that
-//! reconnects) over `link` (one connection of it), and its two users, `sub` and `publish`.
+//! reconnects) over `link` (one connection of it), and its two users: `sub`, which keeps its
+//! `subscriptions`, and `publish`.
 
 use std::io::{self, Write as _};
 
@@ -15,12 +16,13 @@ mod link;
 mod publish;
 mod serve;
 mod sub;
+mod subscriptions;
 pub mod url;
 
 #[cfg(test)]
 mod tests;
 
-pub use args::{Arguments, Check, Command, Flags, Pub, Serve, Sub, demo_defaults};
+pub use args::{Arguments, Check, Command, Flags, Format, Pub, Serve, Sub, demo_defaults};
 pub use check::check;
 pub use publish::publish;
 pub use serve::{Feed, serve};

@@ -1,6 +1,6 @@
 //! `ringcast pub`: publishes one payload, or one a line from standard input, and waits until the
 //! server has numbered each. What was not acknowledged when a connection broke is published
-//! again on the next: nothing is lost, but a message may then arrive twice.
+//! again on the next, under the same key: the server takes it once, and answers as the first time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, BufRead, Read as _, Write};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, at, bounded, select};
 
 use super::answer::Answer;
+use super::chance::Chance;
 use super::client::{Client, Event};
 use super::url::Url;
 use super::{EXIT_USAGE, Pub, complain};
@@ -73,6 +74,7 @@ pub(super) fn publish_lines(
         opened: 0,
         number: None,
         message_bytes_max: MESSAGE_BYTES_MAX_MAX,
+        key: key_of(&mut Chance::default()),
         next_id: 1,
         waiting: VecDeque::new(),
         pending: BTreeMap::new(),
@@ -90,6 +92,11 @@ pub(super) struct Line {
     /// What complaints call it.
     pub(super) name: String,
     pub(super) payload: Result<Vec<u8>, String>,
+}
+
+/// What no other run's keys begin with: 16 bytes of chance.
+fn key_of(chance: &mut Chance) -> String {
+    chance.bytes::<16>().iter().fold(String::new(), |key, byte| format!("{key}{byte:02x}"))
 }
 
 /// Says what is wrong with a payload, and how it is written.
@@ -157,6 +164,8 @@ struct Publishing<'a, Out, Notes> {
     number: Option<u64>,
     /// What the server takes, once it has said so.
     message_bytes_max: usize,
+    /// What the keys of this run begin with; the rest is the id.
+    key: String,
     next_id: u64,
     /// Ids not sent on this connection yet.
     waiting: VecDeque<u64>,
@@ -237,7 +246,11 @@ impl<Out: Write, Notes: Write> Publishing<'_, Out, Notes> {
         write_number(&mut request, id);
         request.extend_from_slice(br#","channel":"#);
         write_string(&mut request, &self.channel);
-        request.extend_from_slice(br#","payload":"#);
+        request.extend_from_slice(br#","key":""#);
+        request.extend_from_slice(self.key.as_bytes());
+        request.push(b'-');
+        write_number(&mut request, id);
+        request.extend_from_slice(br#"","payload":"#);
         request.extend_from_slice(&payload);
         request.push(b'}');
         self.pending.insert(id, Pending { name: line.name, request });

@@ -1,15 +1,17 @@
-//! `ringcast sub`: prints what is published, one line a message. What was missed is told on
-//! standard error, so that the lines on standard output are messages and nothing else.
+//! `ringcast sub`: prints what is published, one line a message. What was recovered after a
+//! reconnect and what is missing is told on standard error, so that the lines on standard output
+//! are messages and nothing else.
 
-use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
 
-use super::answer::{Answer, one_line};
+use super::answer::one_line;
+use super::args::Format;
 use super::client::{Client, Event};
+use super::subscriptions::{Begin, Message, Subscriptions};
 use super::url::Url;
 use super::{EXIT_USAGE, Sub, complain};
 use crate::limits::CHANNEL_NAME_BYTES_MAX;
@@ -41,11 +43,39 @@ pub fn sub(arguments: Sub) -> u8 {
         ));
         return EXIT_USAGE;
     }
+    let begin = match begin(&arguments) {
+        Ok(begin) => begin,
+        Err(error) => {
+            complain(&error);
+            return EXIT_USAGE;
+        }
+    };
     let client = Client::start(url, EVENTS_MAX);
-    let out = BufWriter::new(io::stdout().lock());
-    let status = print(&client, &interrupts(), arguments, out, &mut io::stderr());
+    let mut printing = Printing {
+        subscriptions: Subscriptions::new(arguments.channels, &begin),
+        format: arguments.format,
+        missing: arguments.count,
+        out: BufWriter::new(io::stdout().lock()),
+        notes: io::stderr(),
+    };
+    let status = printing.run(&client, &interrupts());
     client.close(GOODBYE);
+    if status == 0
+        && let Some(cursor) = printing.subscriptions.cursor()
+    {
+        complain(&format_args!("what comes next: --since {cursor}"));
+    }
     status
+}
+
+/// Where the arguments say that it begins.
+fn begin(arguments: &Sub) -> Result<Begin, String> {
+    match (&arguments.since, arguments.last) {
+        (Some(cursor), _) => Begin::after(cursor, arguments.channels.len()),
+        (None, Some(count)) => Ok(Begin::Last(count)),
+        (None, None) if arguments.latest => Ok(Begin::Latest),
+        (None, None) => Ok(Begin::Live),
+    }
 }
 
 /// A channel on which SIGINT or SIGTERM arrives.
@@ -68,266 +98,137 @@ fn interrupts() -> Receiver<()> {
     receiver
 }
 
-pub(super) fn print(
-    client: &Client,
-    interrupts: &Receiver<()>,
-    arguments: Sub,
-    mut out: impl Write,
-    notes: &mut impl Write,
-) -> u8 {
-    let mut subscriptions = Subscriptions::new(arguments.channels);
-    let mut missing = arguments.count;
-    let mut interrupts = Some(interrupts);
-    let never = crossbeam_channel::never();
-    loop {
-        // Lines are written out when no more are coming right now.
-        if client.events().is_empty()
-            && let Err(error) = out.flush()
-        {
-            return unwritten(&error, notes);
+/// What is printed, and where.
+pub(super) struct Printing<Out, Notes> {
+    pub(super) subscriptions: Subscriptions,
+    pub(super) format: Format,
+    /// Messages until it ends.
+    pub(super) missing: Option<u64>,
+    pub(super) out: Out,
+    pub(super) notes: Notes,
+}
+
+impl<Out: Write, Notes: Write> Printing<Out, Notes> {
+    /// Prints until it is interrupted, has seen enough, or cannot go on. Returns the exit status.
+    pub(super) fn run(&mut self, client: &Client, interrupts: &Receiver<()>) -> u8 {
+        match self.listen(client, interrupts).and_then(|status| self.out.flush().map(|()| status)) {
+            Ok(status) => status,
+            // A reader that went away (`| head`) is the usual end of a pipe.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Err(error) => {
+                let _ = writeln!(self.notes, "cannot write what was received: {error}");
+                1
+            }
         }
-        let event = select! {
-            recv(client.events()) -> event => event.ok(),
-            recv(interrupts.unwrap_or(&never)) -> interrupt => {
-                if interrupt.is_ok() {
-                    let _ = out.flush();
-                    return 0;
-                }
-                // Without a handler the signal does what it does to every program.
-                interrupts = None;
-                continue;
+    }
+
+    fn listen(&mut self, client: &Client, interrupts: &Receiver<()>) -> io::Result<u8> {
+        let mut interrupts = Some(interrupts);
+        let never = crossbeam_channel::never();
+        while self.missing != Some(0) {
+            // Lines are written out when no more are coming right now.
+            if client.events().is_empty() {
+                self.out.flush()?;
             }
-        };
-        let written = match event {
-            Some(Event::Open(number)) => {
-                for request in subscriptions.requests() {
-                    client.send(number, &request);
-                }
-                Ok(())
-            }
-            Some(Event::Message(text)) => match subscriptions.hear(&text) {
-                Heard::Line(line) => {
-                    missing = missing.map(|missing| missing.saturating_sub(1));
-                    out.write_all(&line)
-                }
-                Heard::Note(note) => {
-                    let _ = writeln!(notes, "{note}");
-                    Ok(())
-                }
-                Heard::Refused(note) => {
-                    let _ = writeln!(notes, "{note}");
-                    if subscriptions.is_empty() {
-                        return 1;
+            let event = select! {
+                recv(client.events()) -> event => event.ok(),
+                recv(interrupts.unwrap_or(&never)) -> interrupt => {
+                    if interrupt.is_ok() {
+                        return Ok(0);
                     }
-                    Ok(())
+                    // Without a handler the signal does what it does to every program.
+                    interrupts = None;
+                    continue;
                 }
-                Heard::Nothing => Ok(()),
-            },
-            Some(Event::Lost(why, delay)) => {
-                let _ = writeln!(notes, "{why}; connecting again in {:.1} s", delay.as_secs_f64());
-                Ok(())
-            }
-            Some(Event::Refused(why)) => {
-                let _ = writeln!(notes, "{why}");
-                let _ = out.flush();
-                return 1;
-            }
-            None => return 1,
-        };
-        if let Err(error) = written {
-            return unwritten(&error, notes);
-        }
-        if missing == Some(0) {
-            return match out.flush() {
-                Ok(()) => 0,
-                Err(error) => unwritten(&error, notes),
             };
-        }
-    }
-}
-
-/// What it means that standard output takes no more. Returns the exit status.
-fn unwritten(error: &io::Error, notes: &mut impl Write) -> u8 {
-    // A reader that went away (`| head`) is the usual end of a pipe.
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        return 0;
-    }
-    let _ = writeln!(notes, "cannot write what was received: {error}");
-    1
-}
-
-/// What one message means for who reads along.
-#[derive(Debug, PartialEq, Eq)]
-enum Heard {
-    Line(Vec<u8>),
-    Note(String),
-    Refused(String),
-    Nothing,
-}
-
-/// What is known of each channel.
-struct Subscriptions {
-    channels: Vec<String>,
-    known: HashMap<String, Known>,
-}
-
-/// The life of the numbering, and the last number seen or told of.
-struct Known {
-    epoch: String,
-    seq: u64,
-}
-
-impl Subscriptions {
-    fn new(channels: Vec<String>) -> Self {
-        Self { channels, known: HashMap::new() }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.channels.iter().all(String::is_empty)
-    }
-
-    /// The requests to send on a new connection. Their `id` is the channel's index.
-    fn requests(&self) -> impl Iterator<Item = Vec<u8>> {
-        let channels = self.channels.iter().enumerate().filter(|(_, name)| !name.is_empty());
-        channels.map(|(index, channel)| {
-            let mut request = br#"{"type":"subscribe","id":"#.to_vec();
-            write_number(&mut request, index as u64);
-            request.extend_from_slice(br#","channel":"#);
-            write_string(&mut request, channel);
-            request.push(b'}');
-            request
-        })
-    }
-
-    fn hear(&mut self, text: &[u8]) -> Heard {
-        let Some(answer) = Answer::parse(text) else { return Heard::Nothing };
-        if answer.is("message") {
-            return self.message(&answer).unwrap_or(Heard::Nothing);
-        }
-        if answer.is("gap") {
-            return self.gap(&answer).unwrap_or(Heard::Nothing);
-        }
-        if answer.is("subscribed") {
-            return self.subscribed(&answer).unwrap_or(Heard::Nothing);
-        }
-        if answer.is("error") {
-            return self.error(&answer);
-        }
-        Heard::Nothing
-    }
-
-    fn message(&mut self, answer: &Answer<'_>) -> Option<Heard> {
-        let (channel, seq) = (answer.text("channel")?, answer.number("seq")?);
-        let mut line = Vec::new();
-        // A name with a space in it would fall apart; as a JSON string it does not.
-        match channel.contains(char::is_whitespace) {
-            true => write_string(&mut line, &channel),
-            false => line.extend_from_slice(channel.as_bytes()),
-        }
-        line.push(b' ');
-        write_number(&mut line, seq);
-        line.push(b' ');
-        line.extend_from_slice(&one_line(answer.raw("payload")?));
-        line.push(b'\n');
-        if let Some(known) = self.known.get_mut(&channel) {
-            known.seq = seq;
-        }
-        Some(Heard::Line(line))
-    }
-
-    fn gap(&mut self, answer: &Answer<'_>) -> Option<Heard> {
-        let channel = answer.text("channel")?;
-        let (from, to) = (answer.number("from")?, answer.number("to")?);
-        let reason = answer.text("reason").unwrap_or_default();
-        if let Some(known) = self.known.get_mut(&channel) {
-            known.seq = to;
-        }
-        Some(Heard::Note(format!("{channel}: {from} to {to} are missing ({reason})")))
-    }
-
-    /// After a reconnect: what was published in between is gone, and how much that was is known.
-    fn subscribed(&mut self, answer: &Answer<'_>) -> Option<Heard> {
-        let (channel, epoch) = (answer.text("channel")?, answer.text("epoch")?);
-        let seq = answer.number("seq")?;
-        let before = self.known.insert(channel.clone(), Known { epoch: epoch.clone(), seq });
-        Some(match before {
-            Some(known) if known.epoch != epoch => {
-                Heard::Note(format!("{channel}: the server numbers it anew"))
+            match event {
+                Some(Event::Open(number)) => {
+                    for request in self.subscriptions.requests() {
+                        client.send(number, &request);
+                    }
+                }
+                Some(Event::Message(text)) => {
+                    if !self.hear(&text)? {
+                        return Ok(1);
+                    }
+                }
+                Some(Event::Lost(why, delay)) => {
+                    let seconds = delay.as_secs_f64();
+                    self.note(&format_args!("{why}; connecting again in {seconds:.1} s"))?;
+                }
+                Some(Event::Refused(why)) => {
+                    self.note(&why)?;
+                    return Ok(1);
+                }
+                None => return Ok(1),
             }
-            Some(known) if known.seq < seq => {
-                let from = known.seq + 1;
-                Heard::Note(format!("{channel}: {from} to {seq} are missing (not connected)"))
-            }
-            _ => Heard::Nothing,
-        })
+        }
+        Ok(0)
     }
 
-    fn error(&mut self, answer: &Answer<'_>) -> Heard {
-        let reason = answer.text("reason").or_else(|| answer.text("code")).unwrap_or_default();
-        let index = answer.number("id").and_then(|id| usize::try_from(id).ok());
-        match index.and_then(|index| self.channels.get_mut(index)) {
-            // Not asked for again: it would be refused again.
-            Some(channel) => {
-                let channel = std::mem::take(channel);
-                Heard::Refused(format!("{channel}: {reason}"))
-            }
-            None => Heard::Note(reason),
+    /// Returns whether there is something left to listen to.
+    fn hear(&mut self, text: &[u8]) -> io::Result<bool> {
+        let heard = self.subscriptions.hear(text);
+        if let Some(note) = heard.note {
+            self.note(&note)?;
         }
+        if let Some(message) = heard.message {
+            self.missing = self.missing.map(|missing| missing.saturating_sub(1));
+            self.out.write_all(&line(self.format, &message, text))?;
+        }
+        Ok(!heard.is_refused || !self.subscriptions.is_empty())
     }
+
+    /// Says something about what comes between the messages before it and those after it.
+    fn note(&mut self, note: &dyn std::fmt::Display) -> io::Result<()> {
+        self.out.flush()?;
+        let _ = writeln!(self.notes, "{note}");
+        Ok(())
+    }
+}
+
+/// The line that stands for a message; `text` is how the server said it.
+fn line(format: Format, message: &Message<'_>, text: &[u8]) -> Vec<u8> {
+    let mut line = Vec::new();
+    match format {
+        Format::Line => {
+            let channel = &message.channel;
+            // A name with a space in it would fall apart; as a JSON string it does not.
+            match channel.contains(char::is_whitespace) {
+                true => write_string(&mut line, channel),
+                false => line.extend_from_slice(channel.as_bytes()),
+            }
+            line.push(b' ');
+            write_number(&mut line, message.seq);
+            line.push(b' ');
+            line.extend_from_slice(&one_line(message.payload));
+        }
+        Format::Json => line = one_line(text),
+        Format::Payload => line = one_line(message.payload),
+    }
+    line.push(b'\n');
+    line
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn note(text: &str) -> Heard {
-        Heard::Note(text.into())
-    }
-
     #[test]
-    fn messages_become_lines_and_gaps_become_notes() {
-        let mut subscriptions = Subscriptions::new(vec!["a".into(), "b c".into()]);
-        let requests: Vec<Vec<u8>> = subscriptions.requests().collect();
-        assert_eq!(requests[1], br#"{"type":"subscribe","id":1,"channel":"b c"}"#);
-        for (text, expected) in [
+    fn a_message_is_one_line_in_every_format() {
+        let text =
+            b"{\"type\":\"message\",\"channel\":\"b c\",\"seq\":9,\"payload\":{\"x\":\n1e400}}";
+        let mut subscriptions = Subscriptions::new(vec!["b c".into()], &Begin::Live);
+        let message = subscriptions.hear(text).message.expect("a message");
+        for (format, expected) in [
+            (Format::Line, "\"b c\" 9 {\"x\": 1e400}\n"),
+            (Format::Payload, "{\"x\": 1e400}\n"),
             (
-                &br#"{"type":"subscribed","id":0,"channel":"a","epoch":"k","seq":4,"recovered":true}"#[..],
-                Heard::Nothing,
+                Format::Json,
+                "{\"type\":\"message\",\"channel\":\"b c\",\"seq\":9,\"payload\":{\"x\": 1e400}}\n",
             ),
-            (
-                b"{\"type\":\"message\",\"channel\":\"a\",\"seq\":5,\"payload\":{\"x\":\n1e400}}",
-                Heard::Line(b"a 5 {\"x\": 1e400}\n".to_vec()),
-            ),
-            (
-                br#"{"type":"message","channel":"b c","seq":9,"payload":null}"#,
-                Heard::Line(b"\"b c\" 9 null\n".to_vec()),
-            ),
-            (
-                br#"{"type":"gap","channel":"a","from":6,"to":8,"reason":"slow_consumer"}"#,
-                note("a: 6 to 8 are missing (slow_consumer)"),
-            ),
-            (
-                br#"{"type":"subscribed","id":0,"channel":"a","epoch":"k","seq":12,"recovered":false}"#,
-                note("a: 9 to 12 are missing (not connected)"),
-            ),
-            (
-                br#"{"type":"subscribed","id":0,"channel":"a","epoch":"l","seq":3,"recovered":false}"#,
-                note("a: the server numbers it anew"),
-            ),
-            (br#"{"type":"welcome","client":"x"}"#, Heard::Nothing),
-            (b"nonsense", Heard::Nothing),
         ] {
-            assert_eq!(subscriptions.hear(text), expected, "{}", text.escape_ascii());
+            assert_eq!(String::from_utf8_lossy(&line(format, &message, text)), expected);
         }
-    }
-
-    #[test]
-    fn a_channel_that_was_refused_is_not_asked_for_again() {
-        let mut subscriptions = Subscriptions::new(vec!["a".into(), "b".into()]);
-        let heard = subscriptions
-            .hear(br#"{"type":"error","id":0,"code":"bad_channel","reason":"no such channel"}"#);
-        assert_eq!(heard, Heard::Refused("a: no such channel".into()));
-        assert_eq!(subscriptions.requests().count(), 1);
-        assert!(!subscriptions.is_empty());
     }
 }

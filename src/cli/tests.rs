@@ -10,9 +10,10 @@ use crossbeam_channel::{bounded, never};
 
 use super::client::{Client, Event};
 use super::publish::{Line, publish_lines};
-use super::sub::print;
+use super::sub::Printing;
+use super::subscriptions::{Begin, Subscriptions};
 use super::url::Url;
-use super::{Pub, Sub};
+use super::{Format, Pub};
 use crate::proto::ws::frame::write_frame;
 use crate::proto::ws::{Decoder, Event as Frame, Opcode, Role, close, handshake};
 
@@ -39,7 +40,7 @@ impl Peer {
         let mut answer = Vec::new();
         handshake::write_accept(&mut answer, &key[..24], Some(handshake::SUBPROTOCOL));
         // Its first message comes in the same packet: what follows the head must not get lost.
-        let welcome = br#"{"type":"welcome","client":"c","message_bytes_max":100}"#;
+        let welcome = br#"{"type":"welcome","client":"c","message_bytes_max":150}"#;
         write_frame(&mut answer, Opcode::Text, welcome);
         stream.write_all(&answer).expect("a client");
         Self { stream, decoder: Decoder::new(Role::Server), heard: VecDeque::new() }
@@ -95,19 +96,25 @@ fn served<T: Send + 'static>(
 
 fn sub_until(url: Url, count: u64) -> (u8, String, String) {
     let client = Client::start(url, 16);
-    let arguments = Sub { url: String::new(), channels: vec!["a".into()], count: Some(count) };
-    let (mut out, mut notes) = (Vec::new(), Vec::new());
-    let status = print(&client, &never(), arguments, &mut out, &mut notes);
+    let mut printing = Printing {
+        subscriptions: Subscriptions::new(vec!["a".into()], &Begin::Live),
+        format: Format::Line,
+        missing: Some(count),
+        out: Vec::new(),
+        notes: Vec::new(),
+    };
+    let status = printing.run(&client, &never());
     client.close(Duration::from_secs(5));
     let text = |bytes| String::from_utf8(bytes).expect("text");
-    (status, text(out), text(notes))
+    (status, text(printing.out), text(printing.notes))
 }
 
 #[test]
-fn sub_comes_back_when_told_to_and_says_what_it_missed() {
+fn sub_comes_back_when_told_to_and_goes_on_where_it_stopped() {
     let subscribe = r#"{"type":"subscribe","id":0,"channel":"a"}"#;
-    let subscribed = |seq: u64| {
-        format!(r#"{{"type":"subscribed","id":0,"channel":"a","epoch":"k","seq":{seq}}}"#)
+    let resume = r#"{"type":"subscribe","id":0,"channel":"a","since":{"epoch":"k","seq":5}}"#;
+    let subscribed = |seq: u64, rest: &str| {
+        format!(r#"{{"type":"subscribed","id":0,"channel":"a","epoch":"k","seq":{seq}{rest}}}"#)
     };
     let message = |seq: u64| {
         format!(r#"{{"type":"message","channel":"a","seq":{seq},"payload":{{"n":{seq}}}}}"#)
@@ -115,27 +122,31 @@ fn sub_comes_back_when_told_to_and_says_what_it_missed() {
     let (url, server) = served(move |listener| {
         let mut peer = Peer::accept(&listener);
         assert_eq!(peer.hear(), subscribe);
-        peer.say(&subscribed(4));
+        peer.say(&subscribed(4, r#","recovered":false"#));
         peer.send(Opcode::Ping, b"there?");
         assert_eq!(peer.hear(), "pong there?");
         peer.say(&message(5));
         peer.goodbye(1);
         let mut peer = Peer::accept(&listener);
-        assert_eq!(peer.hear(), subscribe);
-        peer.say(&subscribed(9));
+        assert_eq!(peer.hear(), resume);
+        peer.say(&subscribed(7, r#","recovered":true,"from":6"#));
+        peer.say(&message(6));
+        peer.say(&message(7));
         peer.say(&message(10));
         assert_eq!(peer.hear(), "close 1000");
     });
-    let (status, out, notes) = sub_until(url, 2);
+    let (status, out, notes) = sub_until(url, 4);
     server.join().expect("the script was followed");
     assert_eq!(status, 0);
-    assert_eq!(out, "a 5 {\"n\":5}\na 10 {\"n\":10}\n");
+    let lines: String = [5, 6, 7, 10].map(|seq| format!("a {seq} {{\"n\":{seq}}}\n")).concat();
+    assert_eq!(out, lines);
     let notes: Vec<&str> = notes.lines().collect();
     assert_eq!(
         notes,
         [
             "closed by the server with 1001; connecting again in 0.0 s",
-            "a: 6 to 9 are missing (not connected)"
+            "a: 6 to 7 are recovered",
+            "a: 8 to 9 are missing (nobody said why)"
         ]
     );
 }
@@ -192,14 +203,21 @@ fn publish_all(url: Url, payloads: &[&str], give_up: u16) -> (u8, String, String
 }
 
 #[test]
-fn pub_publishes_again_what_was_not_acknowledged() {
-    let request =
-        |id: u64| format!(r#"{{"type":"publish","id":{id},"channel":"a\"b","payload":{id}0}}"#);
+fn pub_publishes_again_under_the_same_key_what_was_not_acknowledged() {
     let ack = |id: u64, seq: u64| format!(r#"{{"type":"ack","id":{id},"seq":{seq}}}"#);
     let (url, server) = served(move |listener| {
         let mut peer = Peer::accept(&listener);
         // The window is two: the third comes only after an answer.
-        assert_eq!(peer.hear(), request(1));
+        let first = peer.hear();
+        let key = first.split(r#""key":""#).nth(1).expect("a key").split('-').next();
+        let key = key.expect("split yields one").to_owned();
+        assert_eq!(key.len(), 32);
+        let request = |id: u64| {
+            format!(
+                r#"{{"type":"publish","id":{id},"channel":"a\"b","key":"{key}-{id}","payload":{id}0}}"#
+            )
+        };
+        assert_eq!(first, request(1));
         assert_eq!(peer.hear(), request(2));
         peer.say(&ack(1, 71));
         assert_eq!(peer.hear(), request(3));
@@ -207,7 +225,8 @@ fn pub_publishes_again_what_was_not_acknowledged() {
         let mut peer = Peer::accept(&listener);
         assert_eq!(peer.hear(), request(2));
         assert_eq!(peer.hear(), request(3));
-        peer.say(&ack(2, 72));
+        // It had arrived: the number is the first time's.
+        peer.say(r#"{"type":"ack","id":2,"seq":72,"duplicate":true}"#);
         peer.say(&ack(3, 73));
         assert_eq!(peer.hear(), "close 1000");
     });
@@ -230,7 +249,7 @@ fn pub_fails_when_something_is_refused_too_large_or_unanswered() {
     assert_eq!((status, out.as_str()), (1, ""));
     let mut notes: Vec<&str> = notes.lines().collect();
     notes.sort_unstable();
-    assert_eq!(notes, ["155 bytes, and the server takes 100", "no such channel"]);
+    assert_eq!(notes, ["198 bytes, and the server takes 150", "no such channel"]);
 
     let (url, server) = served(|listener| {
         let mut peer = Peer::accept(&listener);
