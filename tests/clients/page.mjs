@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { Proxy } from "./proxy.mjs";
 import { Checks, Server, sleep, until } from "./server.mjs";
 
 const { chromium } = createRequire(process.env.NODE_MODULES ? `${process.env.NODE_MODULES}/` : import.meta.url)("playwright-core");
@@ -25,21 +26,29 @@ const browser = await chromium.launch({
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
   ],
 });
-const page = await browser.newPage({ viewport: { width: 1440, height: 900 }, colorScheme: "dark" });
 const requests = [];
 const complaints = [];
-page.on("request", (request) => requests.push(request.url()));
-page.on("pageerror", (error) => complaints.push(String(error)));
-page.on("console", (message) => {
-  // A browser logs each refused connection by itself; while the server is away, that is right.
-  if (message.type() === "error" && !message.text().includes("ERR_CONNECTION_REFUSED")) complaints.push(message.text());
-});
+let page;
+
+/** The page that is looked at from now on. */
+async function open(expected) {
+  await page?.close();
+  page = await browser.newPage({ viewport: { width: 1440, height: 900 }, colorScheme: "dark" });
+  page.on("request", (request) => requests.push(request.url()));
+  page.on("pageerror", (error) => complaints.push(String(error)));
+  page.on("console", (message) => {
+    // A browser logs each connection that fails by itself; where that is expected, it is right.
+    if (message.type() === "error" && !expected.some((text) => message.text().includes(text))) complaints.push(message.text());
+  });
+}
+await open(["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING"]);
 
 const shown = (id) => page.locator(`#${id}`).innerText();
 const figure = async (id) => Number((await shown(id)).split(/\s/)[0].replaceAll(",", ""));
 const price = (symbol) => page.locator(`[data-symbol=${symbol}] .price`).innerText();
 const picture = (name) => page.screenshot({ path: join(artifacts, `page-${driver}-${name}.png`) });
 const connected = () => until(async () => (await shown("state")) === "Connected", "Connected", 35_000);
+const returned = () => until(async () => (await figure("recovered")) > 0, "what was missed");
 const checks = new Checks();
 
 await checks.run("the_page_connects_and_shows_live_ticks", async () => {
@@ -79,9 +88,14 @@ await checks.run("the_visitor_can_disconnect_and_connect", async () => {
   const still = await price("AAPL");
   await sleep(700);
   assert.equal(await price("AAPL"), still);
+  assert.match(await shown("resume"), /^Away\./);
   await page.getByRole("button", { name: "Connect" }).click();
   await connected();
   await until(async () => (await price("AAPL")) !== still, "the price to move again");
+  // A second's ticks came after all, and nothing is missing.
+  await returned();
+  assert.equal(await shown("lost"), "0");
+  assert.equal(await figure("gaps"), 0);
   await sleep(6_000); // enough for a picture that says something
   await picture("dark");
 });
@@ -101,6 +115,11 @@ await checks.run("a_server_restart_is_survived_and_told", async () => {
   assert.match(log, /going away/);
   assert.match(log, /Connected again/);
   assert.match(log, /numbering began anew/);
+  // What the server published before we came back was recovered; what it had forgotten was told.
+  await returned();
+  assert.match(await shown("lost"), /\?$/);
+  assert.match(await shown("resume"), /anew/);
+  await picture("returned");
 });
 
 await checks.run("a_killed_server_is_survived", async () => {
@@ -108,6 +127,47 @@ await checks.run("a_killed_server_is_survived", async () => {
   await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
   await server.again();
   await connected();
+});
+
+for (const [transport, blocked, held] of [["sse", ["websocket"], []], ["poll", ["websocket"], ["sse"]]]) {
+  const proxy = await Proxy.start(server.port);
+  await checks.run(`where_the_better_ways_are_blocked_it_works_over_${transport}`, async () => {
+    proxy.blocked = new Set(blocked);
+    proxy.held = new Set(held);
+    await open(["403", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET", "ERR_INCOMPLETE_CHUNKED_ENCODING"]);
+    await page.goto(`http://127.0.0.1:${proxy.port}/`);
+    await connected();
+    assert.equal(await shown("transport"), { sse: "SSE", poll: "long polling" }[transport]);
+    await until(async () => (await figure("received")) > 40, "ticks");
+    const gaps = await figure("gaps");
+    assert.equal(gaps, 0);
+    await page.getByRole("button", { name: "Disconnect" }).click();
+    await sleep(1_000);
+    await page.getByRole("button", { name: "Connect" }).click();
+    await connected();
+    await returned();
+    assert.equal(await shown("lost"), "0");
+    assert.equal(await server.stop(), 0);
+    await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
+    await server.again();
+    await connected();
+    await until(async () => /\?$/.test(await shown("lost")), "the new numbering to be told");
+    await returned();
+    const received = await figure("received");
+    await until(async () => (await figure("received")) > received + 40, "ticks after the restart");
+    await picture(transport);
+  }, 90_000);
+  await proxy.stop();
+}
+
+await checks.run("the_transport_can_be_chosen_in_the_address", async () => {
+  await open([]);
+  for (const [name, label] of [["poll", "long polling"], ["sse", "SSE"], ["websocket", "WebSocket"]]) {
+    await page.goto(`${address}?transport=${name}`);
+    await connected();
+    assert.equal(await shown("transport"), label);
+    await until(async () => (await figure("received")) > 0, "ticks");
+  }
 });
 
 await checks.run("by_day_and_on_a_phone_it_fits", async () => {
@@ -123,7 +183,8 @@ await checks.run("by_day_and_on_a_phone_it_fits", async () => {
 });
 
 await checks.run("nothing_was_asked_of_anybody_else_and_nothing_complained", async () => {
-  const foreign = requests.filter((url) => !url.startsWith(address) && !url.startsWith("data:"));
+  const own = /^(data:|http:\/\/127\.0\.0\.1:\d+\/)/;
+  const foreign = requests.filter((url) => !own.test(url));
   assert.deepEqual(foreign, []);
   assert.deepEqual(complaints, []);
 });
