@@ -203,7 +203,8 @@ impl Subscriptions {
         let known = self.of(&channel)?;
         let now = Position { epoch, seq: from.saturating_sub(1) };
         let before = known.position.replace(now.clone())?;
-        if before.epoch != now.epoch {
+        // The same epoch is another life, too, where our number is beyond its newest.
+        if before.epoch != now.epoch || reason.as_deref() == Some("epoch_changed") {
             let follows = match seq {
                 0 => "and has published nothing since".into(),
                 _ => format!("up to {seq} by now; what it keeps of that follows"),
@@ -354,6 +355,7 @@ mod tests {
             ("k", 12, forgotten, "a: 10 to 12 are missing (not connected)".into(), "k.12"),
             ("l", 7, changed, anew("up to 7 by now; what it keeps of that follows"), "l.0"),
             ("l", 0, changed, anew("and has published nothing since"), "l.0"),
+            ("k", 7, changed, anew("up to 7 by now; what it keeps of that follows"), "k.0"),
         ] {
             let mut subscriptions = Subscriptions::new(vec!["a".into()], &Begin::Latest);
             assert_eq!(

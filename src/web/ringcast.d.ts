@@ -163,7 +163,7 @@ export interface Options {
 
 /**
  * An answer of the server, or a failure to get one. `code` is stable: the server's, or
- * "not_connected", "connection_lost", "closed", "timeout", "too_large", "too_many_publishes" or
+ * "not_connected", "connection_lost", "closed", "timeout", "content_too_large", "too_many_publishes" or
  * "refused".
  */
 export declare class RingcastError extends Error {

@@ -471,7 +471,8 @@ export class Ringcast {
     const wasLive = entry.live && entry.epoch === epoch;
     const resumed = entry.epoch !== null;
     Object.assign(entry, { live: true, request: null });
-    if (entry.epoch !== epoch) {
+    // The same epoch is another life of the channel, too, where our number is beyond its newest.
+    if (entry.epoch !== epoch || reason === "epoch_changed") {
       Object.assign(entry, { epoch, seq: from - 1 });
       // How much of the old numbering was missed, nobody knows any more.
       if (resumed) this.#lost(channel, entry, null, null, "epoch_changed");
@@ -633,7 +634,7 @@ class WebSocketLink {
     const whole = `{"type":"${type}","id":${id}${rest && `,${rest}`}}`;
     // It would cost the connection, and again after each reconnect.
     if (whole.length * 3 > this.#messageBytesMax && new TextEncoder().encode(whole).length > this.#messageBytesMax) {
-      this.#host.failed(id, "too_large", `the server takes messages of ${this.#messageBytesMax} bytes`);
+      this.#host.failed(id, "content_too_large", `the server takes messages of ${this.#messageBytesMax} bytes`);
     } else {
       this.#socket.send(whole);
     }
@@ -842,7 +843,7 @@ class HttpLink {
       const batch = takeBatch(this.#outgoing, this.#batchMax);
       const unanswered = new Map(batch.map((message) => [message.id, message]));
       const [code, reason] = await this.#publish(batch, unanswered).catch((error) => ["connection_lost", error.message]);
-      if (code === "too_large" && batch.length > 1) {
+      if (code === "content_too_large" && batch.length > 1) {
         // Together they are; perhaps none of them is alone.
         this.#outgoing.unshift(...unanswered.values());
         this.#batchMax = 1;
@@ -861,14 +862,21 @@ class HttpLink {
       body: batch.map(({ id, text }) => `{"id":${id},${text}}`).join("\n"),
       signal: AbortSignal.timeout(this.host.options.connectTimeoutMs),
     });
-    const { status } = response;
-    for (const line of (await response.text()).split("\n")) {
-      const answer = parse(line);
-      if (answer && unanswered.delete(answer.id)) this.host.heard(this, answer);
+    const { status, ok } = response;
+    const answers = (await response.text()).split("\n").map(parse).filter(Boolean);
+    // They come in the order of the messages; what could not be read is answered without its id.
+    // An answer too few, and one without id is about the whole.
+    const isEach = ok && answers.length === batch.length;
+    let whole = null;
+    for (const [index, answer] of answers.entries()) {
+      if (isEach) answer.id ??= batch[index].id;
+      if (answer.id === undefined) whole = answer;
+      else if (unanswered.delete(answer.id)) this.host.heard(this, answer);
     }
-    const isPassing = response.ok || status === 408 || status === 429 || status >= 500;
-    const code = status === 413 ? "too_large" : isPassing ? "connection_lost" : "refused";
-    return [code, `the server answered ${status}`];
+    const isTooLarge = status === 413 || whole?.code === "content_too_large";
+    const isPassing = ok || status === 408 || status === 429 || status >= 500;
+    const code = isTooLarge ? "content_too_large" : isPassing ? "connection_lost" : "refused";
+    return [code, whole?.reason ?? `the server answered ${status}`];
   }
 
   /** There is no request for history here; a poll from the number before brings the same. */

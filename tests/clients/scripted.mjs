@@ -145,8 +145,9 @@ export class Scripted {
       const last = events.slice(since === "latest" ? -1 : -since.last);
       return { answer: { recovered: true, from: last.length > 0 ? rangeOf(last[0]) : seq + 1 }, events: last };
     }
-    const after = since.epoch === epoch ? since.seq : 0;
-    const reason = since.epoch === epoch ? (after < before ? "too_old" : undefined) : "epoch_changed";
+    const isKnown = since.epoch === epoch && since.seq <= seq;
+    const after = isKnown ? since.seq : 0;
+    const reason = isKnown ? (after < before ? "too_old" : undefined) : "epoch_changed";
     const missed = events.filter((event) => endOf(event) > after);
     if (after < before) missed.unshift({ type: "gap", channel: name, from: after + 1, to: before, reason });
     return { answer: { recovered: reason === undefined, reason, from: after + 1 }, events: missed };
@@ -236,6 +237,7 @@ export class Scripted {
     this.posts.push(body);
     if (body.length > 1_000) return response.writeHead(413).end();
     const answers = body.split("\n").map((line) => {
+      if (line.length > 600) return { type: "error", code: "content_too_large", reason: "a line too long" };
       const { id, channel, payload, key } = JSON.parse(line);
       if (this.refuses.length > 0) return { type: "error", id, code: this.refuses.shift(), reason: "as asked" };
       return { type: "ack", id, channel, ...this.publish(channel, payload, key) };
