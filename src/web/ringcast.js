@@ -305,7 +305,8 @@ export class Ringcast {
       this.#enter("closed", { code, reason });
       return;
     }
-    if (!wasOpen && this.#mayFallBack(link)) {
+    // A server that has no room now has none at its other doors.
+    if (!wasOpen && retryAfterMs === undefined && this.#mayFallBack(link)) {
       this.#tryNext();
       return;
     }
@@ -669,6 +670,7 @@ class StatusError extends Error {
 class HttpLink {
   host;
   isOpen = false;
+  isAway = false; // the server has said that it ends this
   names = []; // the channels of the current stream, in the order of its cursors
   #asked = new Map(); // channel -> id of the subscribe that waits for its answer
   #told = new Set(); // channels that the current stream has told the beginning of
@@ -708,7 +710,7 @@ class HttpLink {
 
   /** Ends what comes; what is on its way to the server still gets there, and is answered. */
   retire() {
-    this.#stream.abort();
+    this.#stream?.abort();
     this.#stream = null;
   }
 
@@ -733,7 +735,7 @@ class HttpLink {
       }
       await this.#locate(stream.signal);
       await this.receive(stream.signal);
-      throw new Error("the stream ended");
+      throw Object.assign(new Error("the stream ended"), { code: this.isAway ? 1001 : 1006 });
     } catch (error) {
       if (stream !== this.#stream) return;
       this.host.ended(this, error.code ?? 1006, error.message, error.retryAfterMs);
@@ -808,6 +810,7 @@ class HttpLink {
   arrived(cursor, events) {
     const at = positions(this.names, cursor);
     for (const [event, text] of events) {
+      if (event.type === "goaway") this.isAway = true;
       if (event.type === "subscribed") this.#tell(event);
       else if (at.has(event.channel)) this.#reconcile(event.channel, at.get(event.channel), event.from ?? event.seq);
       this.host.heard(this, event, text);
@@ -925,7 +928,10 @@ class SseLink extends HttpLink {
       if (done) return;
       this.open(); // a proxy that holds streams back would not have let this through
       this.host.alive(this);
-      const lines = (rest + decoder.decode(value, { stream: true })).split(/\r?\n/);
+      const piece = decoder.decode(value, { stream: true });
+      rest += piece;
+      if (!piece.includes("\n")) continue; // a long line is looked at once, when it is whole
+      const lines = rest.split(/\r?\n/);
       rest = lines.pop();
       for (const line of lines) {
         if (signal.aborted) return;
