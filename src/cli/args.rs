@@ -80,11 +80,14 @@ impl Serve {
     }
 }
 
-/// The defaults of `ringcast demo`: nobody waits half a minute for a demonstration to end.
+/// The defaults of `ringcast demo`: nobody waits half a minute for a demonstration to end, and who
+/// comes back within minutes is to see what was missed.
 #[must_use]
 pub fn demo_defaults() -> Config {
     let mut config = Config::default();
     config.timing.drain_window = Duration::from_secs(2);
+    config.rule.history.messages = 1000;
+    config.rule.history.age = Duration::from_secs(600);
     config
 }
 

@@ -12,7 +12,7 @@ use crate::raw;
 use crate::server::{Server, Setup, command, free_address, patience};
 
 /// Runs the program to its end.
-async fn run(arguments: &[&str], input: &str) -> Output {
+pub async fn run(arguments: &[&str], input: &str) -> Output {
     let mut command = command(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the program starts");

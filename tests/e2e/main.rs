@@ -12,6 +12,7 @@ mod raw;
 mod server;
 
 mod command_line;
+mod cut_off;
 mod forbidden;
 mod http;
 mod life;
