@@ -5,6 +5,7 @@
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { Ringcast, RingcastError } from "../../src/web/ringcast.js";
+import { Proxy } from "./proxy.mjs";
 import { Checks, Server, sleep, until } from "./server.mjs";
 
 const WebSocket = createRequire(process.env.NODE_MODULES ? `${process.env.NODE_MODULES}/` : import.meta.url)("ws");
@@ -23,6 +24,9 @@ drain_window = "300ms"
 [socket]
 send_buffer_bytes = 8192
 notsent_lowat_bytes = 4096
+[[channel]]
+match = "own.kept*"
+history = { messages = 5, age = "10m" }
 `,
 });
 const checks = new Checks();
@@ -201,9 +205,74 @@ await checks.run("the_own_client_tells_what_was_published_while_it_was_away", as
   for (let number = 1; number <= 5; number += 1) await keeper.publish("own.away", number);
   client.connect();
   await until(() => gaps.length, "the gap");
-  assert.deepEqual(gaps.map(({ from, to, reason }) => ({ from, to, reason })), [{ from: seq + 1, to: seq + 5, reason: "disconnected" }]);
+  assert.deepEqual(gaps.map(({ from, to, reason }) => ({ from, to, reason })), [{ from: seq + 1, to: seq + 5, reason: "too_old" }]);
   client.close();
   keeper.close();
+});
+
+await checks.run("the_own_client_recovers_what_is_kept_and_tells_the_rest", async () => {
+  const keeper = own();
+  await until(() => keeper.state === "open", "open");
+  const heard = [];
+  const client = own({ channels: { "own.kept": {
+    since: "latest",
+    onMessage: (payload) => heard.push(payload),
+    onGap: ({ from, to, reason }) => heard.push({ from, to, reason }),
+    onSubscribed: ({ recovered, from, seq }) => heard.push({ recovered, from, seq }),
+  } } });
+  await new Promise((resolve) => client.on("subscribed", resolve));
+  let number = 0;
+  const publish = async (count) => {
+    for (let more = count; more > 0; more -= 1) await keeper.publish("own.kept", (number += 1));
+  };
+  const away = async (count) => {
+    client.close();
+    await publish(count);
+    client.connect();
+    await until(() => client.position("own.kept")?.seq === number, "what was missed");
+  };
+  await publish(2);
+  await until(() => client.position("own.kept").seq === 2, "both");
+  await away(4);
+  await away(8);
+  assert.deepEqual(heard, [
+    { recovered: true, from: 1, seq: 0 }, 1, 2,
+    { recovered: true, from: 3, seq: 6 }, 3, 4, 5, 6,
+    { recovered: false, from: 7, seq: 14 }, { from: 7, to: 9, reason: "too_old" }, 10, 11, 12, 13, 14,
+  ]);
+  const late = [];
+  keeper.subscribe("own.kept", { since: { last: 3 }, onMessage: (payload) => late.push(payload) });
+  await until(() => late.length === 3, "the last three");
+  assert.deepEqual(late, [12, 13, 14]);
+  client.close();
+  keeper.close();
+});
+
+await checks.run("the_own_client_publishes_once_though_its_connection_breaks", async () => {
+  const proxy = await Proxy.start(server.port);
+  const client = new Ringcast(proxy.url, { WebSocket, retryDelayMinMs: 50, stableAfterMs: 0 });
+  const listener = own();
+  const heard = [];
+  listener.subscribe("own.once", { onMessage: (payload) => heard.push(payload) });
+  await new Promise((resolve) => listener.on("subscribed", resolve));
+  const acks = [];
+  for (let number = 1; number <= 400; number += 1) {
+    acks.push(client.publish("own.once", number, { retry: true }));
+    if (number % 100 === 50) {
+      await sleep(number % 7);
+      proxy.cut();
+    }
+    if (number % 10 === 0) await sleep(1);
+  }
+  await Promise.all(acks);
+  await until(() => heard.length >= 400, "every message");
+  await listener.ping();
+  assert.deepEqual(heard, Array.from({ length: 400 }, (_, index) => index + 1));
+  const [first, again] = [await client.publish("own.once", 0, { key: "same" }), await client.publish("own.once", 0, { key: "same" })];
+  assert.deepEqual([again.seq, first.duplicate, again.duplicate], [first.seq, false, true]);
+  client.close();
+  listener.close();
+  await proxy.stop();
 });
 
 await checks.run("the_own_client_obeys_goaway_and_comes_back_to_a_restarted_server", async () => {
