@@ -69,6 +69,7 @@ export class Ringcast {
   #better = []; // transports that may still be tried beside the one that works
   #preferred = 0; // index of the transport that the next attempt begins with
   #unopened = 0; // attempts in a row whose WebSocket never opened
+  #isProven = false; // whether one has opened
   #channels = new Map(); // name -> Subscription
   #pending = new Map(); // request id -> { type, resolve, reject, retry }
   #retrying = 0; // of these, publishes that are tried again
@@ -264,7 +265,7 @@ export class Ringcast {
     if (link === this.#candidate) this.#adopt(link);
     if (link !== this.#link) return;
     const { transport } = link;
-    if (transport === "websocket") this.#unopened = 0;
+    if (transport === "websocket") [this.#unopened, this.#isProven] = [0, true];
     this.#preferred = this.#options.transports.indexOf(transport);
     this.#openedAt = this.#heardAt = performance.now();
     this.#pingedAt = 0;
@@ -273,7 +274,8 @@ export class Ringcast {
     for (const [channel, entry] of this.#channels) this.#sendSubscribe(channel, entry);
     this.#flush();
     this.#watch();
-    this.#seekBetter();
+    // Where a WebSocket was open before, it was the server that was away, and it is back.
+    this.#seekBetter(this.#isProven ? this.#options.retryDelayMinMs : this.#options.betterAfterMs);
   }
 
   /** A better link is open: the old one is let go of, once what it was asked to publish is answered. */
@@ -368,13 +370,13 @@ export class Ringcast {
   }
 
   /** On a transport that is not the best: tries the better ones now and then, beside it. */
-  #seekBetter() {
+  #seekBetter(delayMs = this.#options.betterAfterMs) {
     clearTimeout(this.#betterTimer);
     if (this.#state !== "open" || this.#preferred === 0) return;
     this.#betterTimer = setTimeout(() => {
       this.#better = this.#options.transports.slice(0, this.#preferred);
       this.#tryBetter();
-    }, this.#jittered(this.#options.betterAfterMs));
+    }, this.#jittered(delayMs));
   }
 
   #tryBetter() {

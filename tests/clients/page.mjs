@@ -40,7 +40,7 @@ async function open(expected) {
     if (message.type() === "error" && !expected.some((text) => message.text().includes(text))) complaints.push(message.text());
   });
 }
-await open(["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING"]);
+await open(["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "404"]);
 
 const shown = (id) => page.locator(`#${id}`).innerText();
 const figure = async (id) => Number((await shown(id)).split(/\s/)[0].replaceAll(",", ""));
