@@ -30,8 +30,8 @@ impl Heard {
     fn new(text: String) -> Self {
         // A payload may hold numbers that no library keeps; here it is only ever compared as text.
         let known = match text.split_once(r#","payload":"#) {
-            Some((front, _)) => format!("{front}}}"),
-            None => text.clone(),
+            Some((front, _)) if front.starts_with(r#"{"type":"message""#) => format!("{front}}}"),
+            _ => text.clone(),
         };
         let value = simd_json::to_owned_value(&mut known.into_bytes());
         let value = value.unwrap_or_else(|error| panic!("not JSON ({error}): {text}"));
