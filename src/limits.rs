@@ -82,6 +82,10 @@ pub const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;
 /// Header fields of an HTTP request head. Browsers send 15 to 20.
 pub const REQUEST_HEADERS_MAX: usize = 64;
 
+/// Bytes behind a chunk's size, up to its line end: extensions, which nobody uses and everybody
+/// has to skip.
+pub const CHUNK_LINE_BYTES_MAX: usize = 256;
+
 /// RFC 6455 5.5: control frames carry at most 125 bytes.
 pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 

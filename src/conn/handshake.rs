@@ -2,7 +2,7 @@
 
 use super::{EndReason, Page, Settings};
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
-use crate::proto::http::{self, HeaderSlots, Refusal, Request};
+use crate::proto::http::{self, HeaderSlots, Manner, Refusal, Request};
 use crate::proto::ws::handshake;
 
 /// A request head that may still be incomplete.
@@ -110,7 +110,7 @@ fn route<'a>(request: &Request<'_>, settings: &'a Settings) -> Result<Route<'a>,
             let page = settings.pages.iter().find(|page| page.path == path);
             let page = page.ok_or(Refusal::NotFound)?;
             if !matches!(request.method, "GET" | "HEAD") {
-                return Err(Refusal::MethodNotAllowed);
+                return Err(Refusal::MethodNotAllowed("GET, HEAD"));
             }
             request.refuse_body()?;
             Ok(Route::Page(page))
@@ -129,7 +129,7 @@ fn upgrade(
 }
 
 fn refuse(refusal: Refusal, replies: &mut Vec<u8>) -> Outcome {
-    http::write_refusal(replies, &refusal);
+    http::write_refusal(replies, &refusal, Manner::default());
     Outcome::Refused(refusal)
 }
 

@@ -21,7 +21,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod tests;
 
-use crate::proto::http::{self, Refusal};
+use crate::proto::http::{self, Manner, Refusal};
 use crate::proto::ws::frame::{Opcode, Role, write_frame};
 use crate::proto::ws::{Decoder, close};
 use crate::time::Time;
@@ -114,7 +114,7 @@ impl Conn {
         replies: &mut Vec<u8>,
         settings: &Settings,
     ) {
-        http::write_refusal(replies, &refusal);
+        http::write_refusal(replies, &refusal, Manner::default());
         self.closing = Some(Closing::linger(now + settings.close_timeout));
     }
 

@@ -1,12 +1,19 @@
-//! HTTP/1.1 as far as a push server needs it: a request head read, a short response written.
+//! HTTP/1.1 as far as a push server needs it: a request head read and what it asks for, a body
+//! read, a response written.
 //!
-//! [`request`] reads, [`response`] writes, [`refusal`] says no. Connections are not kept alive:
-//! a request either becomes a WebSocket or is answered once.
+//! [`request`], [`query`] and [`body`] read, [`response`] writes, [`refusal`] says no, [`cors`]
+//! knows whose pages may ask. Connections are not kept alive: a request either becomes a
+//! WebSocket or is answered once.
 
+pub mod body;
+pub mod cors;
+pub mod query;
 pub mod refusal;
 pub mod request;
 pub mod response;
 
-pub use refusal::{Refusal, write_refusal};
+pub use body::{Body, Framing, Piece};
+pub use cors::{Cors, Origin, write_preflight};
+pub use refusal::{Manner, Refusal, write_refusal};
 pub use request::{HeaderSlots, Request, head_end, is_hopeless, parse_request};
-pub use response::write_response;
+pub use response::{Head, write_chunk, write_continue, write_last_chunk, write_response};

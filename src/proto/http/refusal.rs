@@ -1,6 +1,7 @@
 //! Every way a request is turned down, with its status and the headers that help.
 
-use super::response::{reason_phrase, write_status_line};
+use super::response::{Head, reason_phrase};
+use crate::proto::json;
 
 /// Why a request is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,12 +12,12 @@ pub enum Refusal {
     Forbidden(&'static str),
     /// 404: nothing lives at this path.
     NotFound,
-    /// 405: the path knows GET and HEAD only.
-    MethodNotAllowed,
-    /// 408: the head did not come in time.
+    /// 405: the path knows only these methods.
+    MethodNotAllowed(&'static str),
+    /// 408: the head, or the body, did not come in time.
     RequestTimeout,
-    /// 413: a body where none is taken.
-    ContentTooLarge,
+    /// 413: a body that is too large, or where none is taken; says which.
+    ContentTooLarge(&'static str),
     /// 426: the path speaks WebSocket only.
     UpgradeRequired,
     /// 426: a WebSocket version other than 13.
@@ -35,13 +36,15 @@ pub enum Refusal {
         /// When to come back, in seconds.
         retry_after_s: u32,
     },
+    /// 503: it was taken, and what became of it is not known in time.
+    Unanswered,
     /// 505: an HTTP version other than 1.0 and 1.1.
     VersionNotSupported,
 }
 
 impl Refusal {
     /// The stable labels of all of them, for metrics that must exist before they count.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "bad_request",
         "forbidden",
         "not_found",
@@ -54,8 +57,16 @@ impl Refusal {
         "head_too_large",
         "too_many_headers",
         "unavailable",
+        "unanswered",
         "version_not_supported",
     ];
+
+    /// 413 where no body is taken.
+    pub const NO_BODY_TAKEN: Self = Self::ContentTooLarge("this path takes no request body");
+
+    /// 413 for a body that is too large as a whole.
+    pub const BODY_TOO_LARGE: Self =
+        Self::ContentTooLarge("the request body is larger than limits.body_bytes_max");
 
     /// The HTTP status.
     #[must_use]
@@ -64,13 +75,13 @@ impl Refusal {
             Self::BadRequest(_) => 400,
             Self::Forbidden(_) => 403,
             Self::NotFound => 404,
-            Self::MethodNotAllowed => 405,
+            Self::MethodNotAllowed(_) => 405,
             Self::RequestTimeout => 408,
-            Self::ContentTooLarge => 413,
+            Self::ContentTooLarge(_) => 413,
             Self::UpgradeRequired | Self::WrongWebSocketVersion => 426,
             Self::TooManyConnections { .. } => 429,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
-            Self::Unavailable { .. } => 503,
+            Self::Unavailable { .. } | Self::Unanswered => 503,
             Self::VersionNotSupported => 505,
         }
     }
@@ -79,17 +90,21 @@ impl Refusal {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::BadRequest(reason) | Self::Forbidden(reason) => reason,
+            Self::BadRequest(reason) | Self::Forbidden(reason) | Self::ContentTooLarge(reason) => {
+                reason
+            }
             Self::NotFound => "nothing lives at this path",
-            Self::MethodNotAllowed => "only GET and HEAD are answered here",
-            Self::RequestTimeout => "the request head did not arrive in time",
-            Self::ContentTooLarge => "this path takes no request body",
+            Self::MethodNotAllowed(_) => {
+                "this path does not know the method; Allow names those it knows"
+            }
+            Self::RequestTimeout => "the request did not arrive in time",
             Self::UpgradeRequired => "this path speaks WebSocket only",
             Self::WrongWebSocketVersion => "only WebSocket version 13 is spoken here",
             Self::TooManyConnections { .. } => "too many connections from this address",
             Self::HeadTooLarge => "the request head is too large",
             Self::TooManyHeaders => "the request has too many header fields",
             Self::Unavailable { .. } => "no room for another connection now",
+            Self::Unanswered => "no answer in time; what was sent may have been published",
             Self::VersionNotSupported => "only HTTP/1.1 is spoken here",
         }
     }
@@ -107,56 +122,60 @@ impl Refusal {
             Self::BadRequest(_) => 0,
             Self::Forbidden(_) => 1,
             Self::NotFound => 2,
-            Self::MethodNotAllowed => 3,
+            Self::MethodNotAllowed(_) => 3,
             Self::RequestTimeout => 4,
-            Self::ContentTooLarge => 5,
+            Self::ContentTooLarge(_) => 5,
             Self::UpgradeRequired => 6,
             Self::WrongWebSocketVersion => 7,
             Self::TooManyConnections { .. } => 8,
             Self::HeadTooLarge => 9,
             Self::TooManyHeaders => 10,
             Self::Unavailable { .. } => 11,
-            Self::VersionNotSupported => 12,
+            Self::Unanswered => 12,
+            Self::VersionNotSupported => 13,
         }
     }
+}
+
+/// In which manner a request is turned down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner<'a> {
+    /// Whether the body is an error object of the protocol, for programs, instead of a line.
+    pub object: bool,
+    /// Whose pages may read it, as [`Cors::judge`](super::Cors::judge) has found.
+    pub allowed: Option<&'a str>,
 }
 
 /// Appends the whole response to a request that is turned down. The connection closes after it.
-pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
-    let body = refusal.reason();
-    write_status_line(out, refusal.status());
-    match refusal {
+pub fn write_refusal(out: &mut Vec<u8>, refusal: &Refusal, manner: Manner<'_>) {
+    // RFC 9110 15.5.22: a 426 names the protocol, and as a hop-by-hop field it is listed in
+    // Connection.
+    let connection = if refusal.status() == 426 { "close, Upgrade" } else { "close" };
+    let head = Head::with_connection(out, refusal.status(), connection);
+    let head = match refusal {
         // RFC 9110 15.5.6: a 405 names the methods that would do.
-        Refusal::MethodNotAllowed => header(out, "Allow: GET, HEAD"),
-        // RFC 9110 15.5.22: a 426 names the protocol, and as a hop-by-hop field it is listed in
-        // Connection.
-        Refusal::UpgradeRequired => header(out, "Upgrade: websocket"),
+        Refusal::MethodNotAllowed(methods) => head.field("Allow", methods),
+        Refusal::UpgradeRequired => head.field("Upgrade", "websocket"),
         // RFC 6455 4.4: the versions that would do.
         Refusal::WrongWebSocketVersion => {
-            header(out, "Upgrade: websocket");
-            header(out, "Sec-WebSocket-Version: 13");
+            head.field("Upgrade", "websocket").field("Sec-WebSocket-Version", "13")
         }
         Refusal::TooManyConnections { retry_after_s } | Refusal::Unavailable { retry_after_s } => {
-            header(out, &format!("Retry-After: {retry_after_s}"));
+            head.number("Retry-After", u64::from(*retry_after_s))
         }
-        _ => {}
+        _ => head,
+    };
+    let head = head.allow(manner.allowed);
+    if manner.object {
+        let mut body = b"{\"type\":\"error\",\"code\":".to_vec();
+        json::write_string(&mut body, refusal.name());
+        body.extend_from_slice(b",\"reason\":");
+        json::write_string(&mut body, refusal.reason());
+        body.extend_from_slice(b"}\n");
+        head.fresh("application/json").body(&body);
+    } else {
+        head.fresh("text/plain; charset=utf-8").body(format!("{}\n", refusal.reason()).as_bytes());
     }
-    header(
-        out,
-        if refusal.status() == 426 { "Connection: close, Upgrade" } else { "Connection: close" },
-    );
-    header(out, "Content-Type: text/plain; charset=utf-8");
-    header(out, "X-Content-Type-Options: nosniff");
-    header(out, "Cache-Control: no-store");
-    header(out, &format!("Content-Length: {}", body.len() + 1));
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(body.as_bytes());
-    out.push(b'\n');
-}
-
-fn header(out: &mut Vec<u8>, line: &str) {
-    out.extend_from_slice(line.as_bytes());
-    out.extend_from_slice(b"\r\n");
 }
 
 impl std::fmt::Display for Refusal {
@@ -172,25 +191,26 @@ impl std::error::Error for Refusal {}
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 13] = [
+    const ALL: [Refusal; 14] = [
         Refusal::BadRequest("no"),
         Refusal::Forbidden("no"),
         Refusal::NotFound,
-        Refusal::MethodNotAllowed,
+        Refusal::MethodNotAllowed("GET"),
         Refusal::RequestTimeout,
-        Refusal::ContentTooLarge,
+        Refusal::ContentTooLarge("no"),
         Refusal::UpgradeRequired,
         Refusal::WrongWebSocketVersion,
         Refusal::TooManyConnections { retry_after_s: 9 },
         Refusal::HeadTooLarge,
         Refusal::TooManyHeaders,
         Refusal::Unavailable { retry_after_s: 7 },
+        Refusal::Unanswered,
         Refusal::VersionNotSupported,
     ];
 
     fn written(refusal: &Refusal) -> String {
         let mut out = Vec::new();
-        write_refusal(&mut out, refusal);
+        write_refusal(&mut out, refusal, Manner::default());
         String::from_utf8(out).unwrap()
     }
 
@@ -214,8 +234,26 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_told_with_an_error_object_and_a_page_may_read_it() {
+        for refusal in &ALL {
+            let mut out = Vec::new();
+            let manner = Manner { object: true, allowed: Some("https://app.example") };
+            write_refusal(&mut out, refusal, manner);
+            let text = String::from_utf8(out).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains("\r\nContent-Type: application/json\r\n"), "{head}");
+            assert!(head.contains("\r\nAccess-Control-Allow-Origin: https://app.example\r\n"));
+            assert!(head.contains(&format!("\r\nContent-Length: {}", body.len())), "{head}");
+            let (code, reason) = (refusal.name(), refusal.reason());
+            let object = format!(r#"{{"type":"error","code":"{code}","reason":"{reason}"}}"#);
+            assert_eq!(body, object + "\n");
+        }
+    }
+
+    #[test]
     fn the_headers_that_help_are_there() {
-        assert!(written(&Refusal::MethodNotAllowed).contains("\r\nAllow: GET, HEAD\r\n"));
+        let unknown = written(&Refusal::MethodNotAllowed("GET, HEAD"));
+        assert!(unknown.contains("\r\nAllow: GET, HEAD\r\n"));
         assert!(written(&Refusal::UpgradeRequired).contains("\r\nUpgrade: websocket\r\n"));
         assert!(
             written(&Refusal::WrongWebSocketVersion).contains("\r\nSec-WebSocket-Version: 13\r\n")

@@ -2,6 +2,7 @@
 //!
 //! `httparse` knows the grammar; the bounds and the rules about Host and bodies are here.
 
+use super::body::Framing;
 use super::refusal::Refusal;
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 
@@ -46,6 +47,12 @@ impl<'a> Request<'a> {
         self.headers(name).next()
     }
 
+    /// Whether there is a field of this name, text or not.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.values(name).next().is_some()
+    }
+
     /// Every field of this name whose value is text, in order.
     pub fn headers<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         self.values(name).filter_map(|value| std::str::from_utf8(value).ok().map(str::trim))
@@ -60,27 +67,39 @@ impl<'a> Request<'a> {
             .any(|element| element.trim().eq_ignore_ascii_case(token))
     }
 
-    /// Refuses a request that brings a body: no path of ours takes one.
+    /// How the request says where its body ends.
     ///
     /// # Errors
-    /// 413 for a body, 400 for lengths that make no sense.
-    pub fn refuse_body(&self) -> Result<(), Refusal> {
-        if self.values("transfer-encoding").next().is_some() {
+    /// 400 for lengths that make no sense.
+    pub fn framing(&self) -> Result<Framing, Refusal> {
+        let mut codings = self.values("transfer-encoding");
+        if let Some(coding) = codings.next() {
             // RFC 9112 6.1 and 6.3: both at once, or in HTTP/1.0, is how requests are smuggled.
             if self.minor_version == 0 || self.values("content-length").next().is_some() {
                 return Err(Refusal::BadRequest("Transfer-Encoding where it must not be"));
             }
-            return Err(Refusal::ContentTooLarge);
+            if codings.next().is_some() || !coding.eq_ignore_ascii_case(b"chunked") {
+                return Err(Refusal::BadRequest("no Transfer-Encoding but chunked is understood"));
+            }
+            return Ok(Framing::Chunked);
         }
         let mut lengths = self.values("content-length");
-        let Some(length) = lengths.next() else { return Ok(()) };
+        let Some(length) = lengths.next() else { return Ok(Framing::Length(0)) };
         if lengths.next().is_some() || length.is_empty() || !length.iter().all(u8::is_ascii_digit) {
             return Err(Refusal::BadRequest("Content-Length is not one number"));
         }
-        if length.iter().all(|digit| *digit == b'0') {
-            Ok(())
-        } else {
-            Err(Refusal::ContentTooLarge)
+        let digits = std::str::from_utf8(length).expect("digits are ASCII");
+        Ok(Framing::Length(digits.parse().unwrap_or(u64::MAX)))
+    }
+
+    /// Refuses a request that brings a body, for the paths that take none.
+    ///
+    /// # Errors
+    /// 413 for a body, 400 for lengths that make no sense.
+    pub fn refuse_body(&self) -> Result<(), Refusal> {
+        match self.framing()? {
+            Framing::Length(0) => Ok(()),
+            _ => Err(Refusal::NO_BODY_TAKEN),
         }
     }
 

@@ -59,7 +59,7 @@ pub fn check<'a>(request: &'a Request<'a>) -> Result<Upgrade<'a>, Refusal> {
     match request.method {
         "GET" => {}
         "HEAD" => return Err(Refusal::UpgradeRequired),
-        _ => return Err(Refusal::MethodNotAllowed),
+        _ => return Err(Refusal::MethodNotAllowed("GET")),
     }
     request.refuse_body()?;
     // RFC 6455 4.2.1 /3/: Upgrade has the token websocket, in any case.

@@ -3,7 +3,7 @@
 use super::{HeaderSlots, Refusal, Request, head_end, is_hopeless, parse_request};
 use crate::fuzz::Choices;
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
-use crate::proto::http::write_refusal;
+use crate::proto::http::{Manner, write_refusal};
 use crate::proto::ws::handshake;
 
 /// Reads a request head, whole and cut, and the same bytes as a server's answer.
@@ -97,7 +97,7 @@ fn check_upgrade(request: &Request<'_>, upgrade: &handshake::Upgrade<'_>) {
 /// A refusal is one whole response.
 fn check_refusal(refusal: &Refusal) {
     let mut written = Vec::new();
-    write_refusal(&mut written, refusal);
+    write_refusal(&mut written, refusal, Manner::default());
     let mut slots = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut slots);
     let parsed = response.parse(&written).expect("a response");
