@@ -1,7 +1,32 @@
-//! What a client is told: each function appends one WebSocket text frame.
+//! What a client is told: each function appends one JSON object, framed for the door that the
+//! client came through.
 
 use crate::proto::json::{self, Decimal};
 use crate::proto::ws::frame::{self, Opcode, write_frame_with};
+
+/// Where an object is appended to, and how it is framed there. Bytes alone are those of a
+/// WebSocket: a text frame for each object.
+pub trait Framed {
+    /// Appends one object, which `write` writes.
+    fn object(&mut self, write: impl FnOnce(&mut Vec<u8>));
+}
+
+impl Framed for Vec<u8> {
+    #[inline]
+    fn object(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write_frame_with(self, Opcode::Text, write);
+    }
+}
+
+/// Where objects stand as they are.
+#[derive(Debug)]
+pub struct Bare<'a>(pub &'a mut Vec<u8>);
+
+impl Framed for Bare<'_> {
+    fn object(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(self.0);
+    }
+}
 
 /// What a client learns when the connection opens.
 #[derive(Clone, Copy, Debug)]
@@ -17,7 +42,7 @@ pub struct Welcome<'a> {
 }
 
 /// `{"type":"welcome","client":"..","ping_interval_ms":..,"message_bytes_max":..,"channels_max":..}`
-pub fn welcome(out: &mut Vec<u8>, welcome: &Welcome<'_>) {
+pub fn welcome(out: &mut impl Framed, welcome: &Welcome<'_>) {
     object(out, b"welcome", |object| {
         object.string("client", welcome.client);
         object.number("ping_interval_ms", welcome.ping_interval_ms);
@@ -42,7 +67,7 @@ pub struct Subscribed<'a> {
 
 /// `{"type":"subscribed","id":..,"channel":"..","epoch":"..","seq":..,"recovered":..}`, and when
 /// it was asked for `"from":..` and perhaps `"reason":".."`
-pub fn subscribed(out: &mut Vec<u8>, id: Option<&[u8]>, subscribed: &Subscribed<'_>) {
+pub fn subscribed(out: &mut impl Framed, id: Option<&[u8]>, subscribed: &Subscribed<'_>) {
     let Subscribed { channel, epoch, seq, resumed } = subscribed;
     object(out, b"subscribed", |object| {
         object.id(id);
@@ -92,7 +117,7 @@ pub fn history<'m>(
 
 /// `{"type":"ack","id":..,"channel":"..","seq":..}`, and `"duplicate":true` for a key that was
 /// known.
-pub fn ack(out: &mut Vec<u8>, id: Option<&[u8]>, channel: &str, seq: u64, is_repeated: bool) {
+pub fn ack(out: &mut impl Framed, id: Option<&[u8]>, channel: &str, seq: u64, is_repeated: bool) {
     object(out, b"ack", |object| {
         object.id(id);
         object.string("channel", channel);
@@ -104,7 +129,7 @@ pub fn ack(out: &mut Vec<u8>, id: Option<&[u8]>, channel: &str, seq: u64, is_rep
 }
 
 /// `{"type":"gap","channel":"..","from":..,"to":..,"reason":".."}`
-pub fn gap(out: &mut Vec<u8>, channel: &str, from: u64, to: u64, reason: &str) {
+pub fn gap(out: &mut impl Framed, channel: &str, from: u64, to: u64, reason: &str) {
     object(out, b"gap", |object| {
         object.string("channel", channel);
         object.number("from", from);
@@ -114,7 +139,7 @@ pub fn gap(out: &mut Vec<u8>, channel: &str, from: u64, to: u64, reason: &str) {
 }
 
 /// `{"type":"error","id":..,"code":"..","reason":".."}`
-pub fn error(out: &mut Vec<u8>, id: Option<&[u8]>, code: &str, reason: &str) {
+pub fn error(out: &mut impl Framed, id: Option<&[u8]>, code: &str, reason: &str) {
     object(out, b"error", |object| {
         object.id(id);
         object.string("code", code);
@@ -123,12 +148,12 @@ pub fn error(out: &mut Vec<u8>, id: Option<&[u8]>, code: &str, reason: &str) {
 }
 
 /// `{"type":"goaway","reconnect_after_ms":..}`
-pub fn goaway(out: &mut Vec<u8>, reconnect_after_ms: u64) {
+pub fn goaway(out: &mut impl Framed, reconnect_after_ms: u64) {
     object(out, b"goaway", |object| object.number("reconnect_after_ms", reconnect_after_ms));
 }
 
 /// `{"type":"pong","id":..,"t":..}`
-pub fn pong(out: &mut Vec<u8>, id: Option<&[u8]>, t: Option<&[u8]>) {
+pub fn pong(out: &mut impl Framed, id: Option<&[u8]>, t: Option<&[u8]>) {
     object(out, b"pong", |object| {
         object.id(id);
         if let Some(t) = t {
@@ -174,9 +199,9 @@ fn message_body_bytes(prefix: &[u8], seq: &[u8], payload: &[u8]) -> usize {
     prefix.len() + seq.len() + PAYLOAD.len() + payload.len() + 1
 }
 
-/// One text frame with one object in it. `kind` needs no escapes.
-fn object(out: &mut Vec<u8>, kind: &[u8], write: impl FnOnce(&mut Object<'_>)) {
-    write_frame_with(out, Opcode::Text, |body| {
+/// One object. `kind` needs no escapes.
+fn object(out: &mut impl Framed, kind: &[u8], write: impl FnOnce(&mut Object<'_>)) {
+    out.object(|body| {
         body.extend_from_slice(b"{\"type\":\"");
         body.extend_from_slice(kind);
         body.push(b'"');

@@ -96,6 +96,8 @@ pub enum Field {
 pub enum Reject {
     /// `type` is none of ours.
     UnknownType,
+    /// `type` is one of ours, where only a publish is taken.
+    NotPublish,
     /// Something this type needs is not there.
     MissingField(Field),
     /// Something is there as another kind of JSON value.
@@ -125,7 +127,7 @@ impl Reject {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::UnknownType => "unknown_type",
+            Self::UnknownType | Self::NotPublish => "unknown_type",
             Self::MissingField(_) => "missing_field",
             Self::WrongType(_) => "wrong_type",
             Self::DuplicateField(_) => "duplicate_field",
@@ -145,6 +147,7 @@ impl Reject {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::UnknownType => "type is one of subscribe, unsubscribe, publish, history, ping",
+            Self::NotPublish => "type is publish here, and need not be said",
             Self::MissingField(Field::Type) => "type is missing",
             Self::MissingField(Field::Channel) => "channel is missing",
             Self::MissingField(_) => "payload is missing",
@@ -233,14 +236,29 @@ impl Parser {
     /// # Errors
     /// When the text is not a JSON object.
     pub fn parse<'a>(&'a mut self, text: &'a [u8]) -> Result<Message<'a>, NotJson> {
-        let fields = Fields::scan(text)?;
+        Ok(self.message(Fields::scan(text)?))
+    }
+
+    /// Reads one message that can only be a publish, and need not say so.
+    ///
+    /// # Errors
+    /// When the text is not a JSON object.
+    pub fn parse_publish<'a>(&'a mut self, text: &'a [u8]) -> Result<Message<'a>, NotJson> {
+        let mut fields = Fields::scan(text)?;
+        fields.kind.get_or_insert(br#""publish""#);
+        let mut message = self.message(fields);
+        if !matches!(message.request, Ok(Request::Publish { .. }) | Err(_)) {
+            message.request = Err(Reject::NotPublish);
+        }
+        Ok(message)
+    }
+
+    fn message<'a>(&'a mut self, fields: Fields<'a>) -> Message<'a> {
         let id = match fields.id {
-            Some(id) if !is_id(id) => {
-                return Ok(Message { id: None, request: Err(Reject::BadId) });
-            }
+            Some(id) if !is_id(id) => return Message { id: None, request: Err(Reject::BadId) },
             id => id,
         };
-        Ok(Message { id, request: self.request(&fields) })
+        Message { id, request: self.request(&fields) }
     }
 
     fn request<'a>(&'a mut self, fields: &Fields<'a>) -> Result<Request<'a>, Reject> {

@@ -290,3 +290,31 @@ fn a_damaged_message_is_refused_exactly_when_it_is_no_json_object() {
         assert_eq!(parser.parse(&damaged).is_ok(), is_object, "seed {seed}");
     }
 }
+
+#[test]
+fn where_only_a_publish_is_taken_the_type_need_not_be_said() {
+    let mut parser = Parser::new();
+    let publish = Request::Publish { channel: "a", payload: b"1", key: None };
+    for text in [
+        r#"{"channel":"a","payload":1}"#,
+        r#"{"payload":1,"type":"publish","channel":"a"}"#,
+        r#"{"t\u0079pe":"publis\u0068","channel":"a","payload":1}"#,
+    ] {
+        let message = parser.parse_publish(text.as_bytes()).unwrap();
+        assert_eq!(message, Message { id: None, request: Ok(publish) }, "{text}");
+    }
+    for (text, reject) in [
+        (r#"{"type":"subscribe","channel":"a"}"#, Reject::NotPublish),
+        (r#"{"type":"ping"}"#, Reject::NotPublish),
+        (r#"{"type":"poke"}"#, Reject::UnknownType),
+        (r#"{"type":null,"channel":"a","payload":1}"#, Reject::WrongType(Field::Type)),
+        (r#"{"payload":1}"#, Reject::MissingField(Field::Channel)),
+        (r#"{"channel":"a"}"#, Reject::MissingField(Field::Payload)),
+    ] {
+        assert_eq!(parser.parse_publish(text.as_bytes()).unwrap().request, Err(reject), "{text}");
+    }
+    let with_id = parser.parse_publish(br#"{"id":"x","type":"ping"}"#).unwrap();
+    assert_eq!(with_id, Message { id: Some(b"\"x\""), request: Err(Reject::NotPublish) });
+    assert_eq!(parser.parse_publish(b"[]"), Err(NotJson::NotAnObject));
+    assert_eq!(parser.parse_publish(b""), Err(NotJson::Syntax));
+}
