@@ -66,6 +66,8 @@ pub struct ShardNumbers {
     pub handshakes_ok: u64,
     /// Handshakes that did not, by reason.
     pub handshakes_failed: Vec<(&'static str, u64)>,
+    /// Requests taken that are no WebSocket, by door.
+    pub requests: Vec<(&'static str, u64)>,
     /// Connections whose life ended, by reason.
     pub ended: Vec<(&'static str, u64)>,
     /// Messages from clients.
@@ -165,6 +167,7 @@ pub(crate) mod tests {
             connections: 3,
             accepted: 7,
             handshakes_failed: vec![("bad_request", 2), ("not_found", 0)],
+            requests: vec![("publish", 4)],
             dropped: vec![("drop_oldest", 5)],
             bytes_out: 4096,
             load_permille: 250,

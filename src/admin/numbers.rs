@@ -92,7 +92,7 @@ struct Labelled {
     read: fn(&ShardNumbers) -> &[(&'static str, u64)],
 }
 
-static LABELLED: [Labelled; 4] = [
+static LABELLED: [Labelled; 5] = [
     Labelled {
         name: "handshakes_failed",
         unit: None,
@@ -100,6 +100,14 @@ static LABELLED: [Labelled; 4] = [
         help: "Handshakes that opened no WebSocket, by reason.",
         label: "reason",
         read: |shard| &shard.handshakes_failed,
+    },
+    Labelled {
+        name: "requests",
+        unit: None,
+        kind: MetricType::Counter,
+        help: "Requests taken over HTTP, by door.",
+        label: "door",
+        read: |shard| &shard.requests,
     },
     Labelled {
         name: "ended",
@@ -237,6 +245,7 @@ mod tests {
             "# TYPE ringcast_accepted counter",
             "ringcast_accepted_total{shard=\"0\"} 7",
             "ringcast_handshakes_failed_total{shard=\"0\",reason=\"bad_request\"} 2",
+            "ringcast_requests_total{shard=\"0\",door=\"publish\"} 4",
             "ringcast_dropped_total{shard=\"0\",policy=\"drop_oldest\"} 5",
             "# TYPE ringcast_sent_bytes counter",
             "ringcast_sent_bytes_total{shard=\"0\"} 4096",

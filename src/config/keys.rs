@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use super::channels::{self, CHANNEL_KEYS, CHANNEL_TABLE, OVERFLOWS};
 use super::value::{Size, Span, Value};
-use super::{Config, Descriptors, DriverKind, LogFormat};
+use super::{Config, Cors, Descriptors, DriverKind, LogFormat};
 use crate::limits;
+use crate::proto::http::cors::is_origin;
 
 /// One key.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ const GIB: u64 = 1 << 30;
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(86_400);
 
 /// Every key, in the order of the file.
-pub static KEYS: [Key; 32] = [
+pub static KEYS: [Key; 35] = [
     Key {
         name: "listen",
         flag: Some(Flag::Value("ADDRESS")),
@@ -159,6 +160,19 @@ pub static KEYS: [Key; 32] = [
         show: |config| config.echo.to_string(),
     },
     Key {
+        name: "cors",
+        flag: None,
+        help: "Whose pages may publish over HTTP and read the answers, beside the server's own: a \
+               list of origins as browsers write them (\"https://app.example\"), \"*\" for every one, \
+               or \"off\".",
+        set: |config, value| set(&mut config.cors, origins(value)),
+        show: |config| match &config.cors {
+            Cors::Off => quoted(OFF),
+            Cors::Any => quoted("*"),
+            Cors::Listed(origins) => format!("{origins:?}"),
+        },
+    },
+    Key {
         name: "overflow",
         flag: None,
         help: "What happens to a message when a subscriber's outbox is full, in channels that no \
@@ -220,6 +234,17 @@ pub static KEYS: [Key; 32] = [
             set(&mut config.limits.message_bytes_max, size(value, allowed))
         },
         show: |config| shown_size(config.limits.message_bytes_max as u64),
+    },
+    Key {
+        name: "limits.body_bytes_max",
+        flag: None,
+        help: "Bytes of the whole body of a publish over HTTP, however many messages it has; more \
+               ends it with 413.",
+        set: |config, value| {
+            let most = value.size(1024..=1024 * GIB);
+            set(&mut config.limits.body_bytes_max, most)
+        },
+        show: |config| shown_size(config.limits.body_bytes_max),
     },
     Key {
         name: "limits.connections_max",
@@ -287,6 +312,13 @@ pub static KEYS: [Key; 32] = [
         help: "From accept to a complete request head.",
         set: |config, value| set(&mut config.timing.handshake_timeout, value.duration(TIMEOUTS)),
         show: |config| quoted(Span(config.timing.handshake_timeout)),
+    },
+    Key {
+        name: "timing.request_timeout",
+        flag: None,
+        help: "From the head of a publish over HTTP to the end of its body and of its answer.",
+        set: |config, value| set(&mut config.timing.request_timeout, value.duration(TIMEOUTS)),
+        show: |config| quoted(Span(config.timing.request_timeout)),
     },
     Key {
         name: "timing.ping_interval",
@@ -398,6 +430,25 @@ fn count(value: &Value, allowed: RangeInclusive<u64>) -> Result<usize, String> {
 fn size(value: &Value, allowed: RangeInclusive<u64>) -> Result<usize, String> {
     // One GiB is the largest bound given here.
     value.size(allowed).map(|bytes| bytes as usize)
+}
+
+/// `"off"`, `"*"`, or a list of origins.
+fn origins(value: &Value) -> Result<Cors, String> {
+    if value.is(OFF) {
+        return Ok(Cors::Off);
+    }
+    if value.is("*") {
+        return Ok(Cors::Any);
+    }
+    let expected = "a list of origins like [\"https://app.example\"], \"*\" or \"off\"";
+    let list = value.list(expected)?;
+    match list.iter().find(|origin| !is_origin(origin)) {
+        Some(wrong) => Err(format!(
+            "{wrong:?} is not an origin: a scheme (http or https), a host, perhaps a port, no path"
+        )),
+        None if list.is_empty() => Ok(Cors::Off),
+        None => Ok(Cors::Listed(list.into_iter().map(String::into_boxed_str).collect())),
+    }
 }
 
 fn or<T>(

@@ -14,6 +14,7 @@ pub mod raw;
 mod value;
 
 pub use crate::hub::{ChannelRule, Overflow, Rule};
+pub use crate::proto::http::Cors;
 pub use plan::{Line, MemoryPlan};
 pub use prove::{Problem, Problems, prove};
 pub use value::{Size, Span, Value};
@@ -45,6 +46,8 @@ pub struct Config {
     pub descriptors: Descriptors,
     /// Whether `/echo` answers: for conformance suites and benchmarks only.
     pub echo: bool,
+    /// Whose pages may use the doors, beside those of the server itself.
+    pub cors: Cors,
     /// How much of everything.
     pub limits: Limits,
     /// How long things may take.
@@ -65,6 +68,9 @@ pub struct Limits {
     /// Bytes of one message from a client, after reassembly (64 KiB; Centrifugo 64 KiB, NATS
     /// 1 MiB). A client that sends more is closed with 1009.
     pub message_bytes_max: usize,
+    /// Bytes of a publish's whole body, however many messages it has. Nothing is set aside for it:
+    /// it bounds how long one request can go on.
+    pub body_bytes_max: u64,
     /// Connections in the whole process; beyond it a peer gets 503 with Retry-After.
     pub connections_max: usize,
     /// Connections from one address; beyond it a peer gets 429. `None`: no such limit.
@@ -86,6 +92,8 @@ pub struct Limits {
 pub struct Timing {
     /// From accept to a complete request head.
     pub handshake_timeout: Duration,
+    /// From the head of a publish over HTTP to the end of its answer.
+    pub request_timeout: Duration,
     /// Silence after which a client is pinged (jittered per client). Proxies cut at 60 s.
     pub ping_interval: Duration,
     /// Silence after a ping that ends the connection. Any received byte is life.
@@ -163,6 +171,7 @@ impl Default for Config {
             driver: DriverKind::Auto,
             descriptors: Descriptors::Auto,
             echo: false,
+            cors: Cors::Off,
             limits: Limits::default(),
             timing: Timing::default(),
             socket: SocketOptions::default(),
@@ -177,6 +186,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             message_bytes_max: 64 * 1024,
+            body_bytes_max: 64 * 1024 * 1024,
             connections_max: 100_000,
             connections_per_address_max: None,
             channels_per_client_max: 128,
@@ -192,6 +202,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             handshake_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(60),
             ping_interval: Duration::from_secs(25),
             pong_timeout: Duration::from_secs(10),
             idle_timeout: None,

@@ -198,7 +198,7 @@ mod tests {
 
     use super::super::keys::annotated;
     use super::super::raw::{environment, file, file_text};
-    use super::super::{LogFormat, Overflow};
+    use super::super::{Cors, LogFormat, Overflow};
     use super::*;
 
     fn proven(text: &str) -> Result<Config, String> {
@@ -450,5 +450,34 @@ RINGCAST_SHARDS: expected a whole number, found \"many\"
             "/nowhere/ringcast.toml: cannot be read: No such file or directory (os error 2)\n\
              --shards: expected a whole number, found \"x\""
         );
+    }
+
+    #[test]
+    fn origins_are_a_list_a_star_or_none() {
+        let app: Box<str> = "https://app.example".into();
+        let local: Box<str> = "http://localhost:3000".into();
+        for (written, cors) in [
+            ("cors = \"off\"", Cors::Off),
+            ("cors = []", Cors::Off),
+            ("cors = \"*\"", Cors::Any),
+            ("cors = \"https://app.example\"", Cors::Listed(vec![app.clone()])),
+            (
+                "cors = [\"https://app.example\", \"http://localhost:3000\"]",
+                Cors::Listed(vec![app.clone(), local.clone()]),
+            ),
+        ] {
+            assert_eq!(proven(written).unwrap().cors, cors, "{written}");
+        }
+        let both = variables(&[("RINGCAST_CORS", "https://app.example, http://localhost:3000")]);
+        let config = prove(Config::default(), vec![both]).unwrap();
+        assert_eq!(config.cors, Cors::Listed(vec![app, local]));
+        let told = proven("cors = [\"https://app.example/\"]").unwrap_err();
+        assert!(
+            told.starts_with("ringcast.toml:1: cors: \"https://app.example/\" is not"),
+            "{told}"
+        );
+        let told = proven("cors = [1]").unwrap_err();
+        assert!(told.contains("expected a list of origins"), "{told}");
+        assert!(proven("cors = true").is_err());
     }
 }

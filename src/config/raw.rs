@@ -301,7 +301,10 @@ fn written(value: &DeValue<'_>) -> Value {
         },
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Array(_) => Value::Other("a list"),
+        DeValue::Array(list) => {
+            let texts = list.iter().map(|value| value.get_ref().as_str().map(str::to_owned));
+            texts.collect::<Option<_>>().map_or(Value::Other("a list"), Value::List)
+        }
         DeValue::Table(_) => Value::Other("a table"),
     }
 }

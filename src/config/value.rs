@@ -17,6 +17,8 @@ pub enum Value {
     Integer(i128),
     /// `true` or `false` in the file.
     Boolean(bool),
+    /// A list of strings in the file.
+    List(Vec<String>),
     /// Anything that no key takes: its name with an article, for the complaint.
     Other(&'static str),
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Value {
             Self::Text(text) => write!(out, "the string {text:?}"),
             Self::Integer(number) => write!(out, "the number {number}"),
             Self::Boolean(value) => write!(out, "{value}"),
+            Self::List(list) => write!(out, "the list {list:?}"),
             Self::Other(name) => out.write_str(name),
         }
     }
@@ -110,6 +113,20 @@ impl Value {
             Self::Word(word) if word == "true" => Ok(true),
             Self::Word(word) if word == "false" => Ok(false),
             _ => Err(self.wrong("true or false")),
+        }
+    }
+
+    /// Some words: a list of strings, one string, or, where there are no lists, words with commas
+    /// between them.
+    ///
+    /// # Errors
+    /// When it is something else than what is `expected`.
+    pub fn list(&self, expected: &str) -> Result<Vec<String>, String> {
+        match self {
+            Self::List(list) => Ok(list.clone()),
+            Self::Text(text) => Ok(vec![text.trim().into()]),
+            Self::Word(words) => Ok(words.split(',').map(|word| word.trim().into()).collect()),
+            _ => Err(self.wrong(expected)),
         }
     }
 

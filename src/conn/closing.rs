@@ -28,7 +28,7 @@ enum Awaited {
 }
 
 impl Closing {
-    /// Both sides have said good-bye.
+    /// Both sides have said good-bye, or the peer has ended.
     pub(super) const fn done(until: Time) -> Self {
         Self { until, awaited: Awaited::Nothing }
     }

@@ -3,6 +3,8 @@
 /// Why a client's life ended. A normal good-bye is not an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndReason {
+    /// A request was answered, as it was asked.
+    Answered,
     /// Drained: the server goes away.
     Drained,
     /// The peer asked for something over HTTP that is not an upgrade, and was refused.
@@ -25,19 +27,24 @@ pub enum EndReason {
     PeerVanished,
     /// Silence after a ping.
     PongTimeout,
+    /// A request's body did not come in time.
+    RequestTimeout,
     /// The server is full.
     ServerFull,
     /// A channel's rule closes clients that do not keep up.
     SlowConsumer,
     /// A message of a kind or size that is not taken.
     UnacceptableMessage,
+    /// A publish was not answered in time.
+    Unanswered,
     /// A rule of RFC 6455 was broken.
     Violation,
 }
 
 impl EndReason {
     /// All of them, in the order of their values.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
+        Self::Answered,
         Self::Drained,
         Self::HandshakeRefused,
         Self::HandshakeTimeout,
@@ -49,9 +56,11 @@ impl EndReason {
         Self::PeerReset,
         Self::PeerVanished,
         Self::PongTimeout,
+        Self::RequestTimeout,
         Self::ServerFull,
         Self::SlowConsumer,
         Self::UnacceptableMessage,
+        Self::Unanswered,
         Self::Violation,
     ];
 
@@ -59,6 +68,7 @@ impl EndReason {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Answered => "answered",
             Self::Drained => "drained",
             Self::HandshakeRefused => "handshake_refused",
             Self::HandshakeTimeout => "handshake_timeout",
@@ -70,9 +80,11 @@ impl EndReason {
             Self::PeerReset => "peer_reset",
             Self::PeerVanished => "peer_vanished",
             Self::PongTimeout => "pong_timeout",
+            Self::RequestTimeout => "request_timeout",
             Self::ServerFull => "server_full",
             Self::SlowConsumer => "slow_consumer",
             Self::UnacceptableMessage => "unacceptable_message",
+            Self::Unanswered => "unanswered",
             Self::Violation => "violation",
         }
     }

@@ -1,12 +1,12 @@
 //! One connection's whole life under a schedule that the input writes: bytes in pieces, time,
-//! the peer's end, our own good-byes, replies that leave late.
+//! the peer's end, our own good-byes, answers and replies that leave late.
 
 use std::time::Duration;
 
-use super::{Afterwards, Conn, EndReason, Event, Expired, Page, Settings};
+use super::{Afterwards, Answer, Conn, EndReason, Event, Expired, Page, Settings};
 use crate::fuzz::{Choices, cuts};
 use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
-use crate::proto::http::Refusal;
+use crate::proto::http::{Body, Cors, Framing, Piece, Refusal, write_chunk, write_last_chunk};
 use crate::proto::ws::frame::{FrameHeader, Opcode, Role, write_masked};
 use crate::proto::ws::{self, Decoder, close};
 use crate::time::Time;
@@ -52,6 +52,9 @@ fn settings(choices: &mut Choices<'_>) -> Settings {
     Settings {
         message_bytes_max: choices.one_of(&[200, 1_000, 4_000]),
         handshake_timeout: Duration::from_secs(5),
+        body_bytes_max: 10_000,
+        request_timeout: Duration::from_secs(8),
+        cors: if bits & 2 == 0 { Cors::Off } else { Cors::Any },
         ping_interval: Duration::from_secs(choices.one_of(&[1, 25])),
         pong_timeout: Duration::from_secs(1),
         idle_timeout: choices.one_of(&[None, Some(60), Some(1)]).map(Duration::from_secs),
@@ -74,6 +77,8 @@ enum Step {
     EndOfStream,
     /// All that was said has left.
     Flushed,
+    /// What was asked is answered.
+    Answer,
     /// The server says good-bye.
     Close,
     /// Memory is short: what is incomplete is given up.
@@ -98,7 +103,10 @@ impl Step {
             0 | 1 => Self::Bytes(raw(choices)),
             2 => request("/ws"),
             3 => request("/echo"),
-            4 => Self::Bytes(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec()),
+            4 => match choices.byte() % 4 {
+                0 => Self::Bytes(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec()),
+                _ => Self::Bytes(publish_request(choices)),
+            },
             5..=7 => {
                 // A frame with any first byte, sound otherwise.
                 let first = choices.byte();
@@ -119,7 +127,10 @@ impl Step {
             9 | 10 => Self::Time(Duration::from_millis(u64::from(choices.word()))),
             11 => Self::Look,
             12 => Self::EndOfStream,
-            13 => Self::Flushed,
+            13 => match choices.byte() % 2 {
+                0 => Self::Flushed,
+                _ => Self::Answer,
+            },
             14 => Self::Close,
             _ => match choices.byte() % 2 {
                 0 => Self::Abandon,
@@ -129,11 +140,45 @@ impl Step {
     }
 }
 
+/// A request to publish, most of the time a sound one, and some of its body.
+fn publish_request(choices: &mut Choices<'_>) -> Vec<u8> {
+    let bits = choices.byte();
+    let version = bits >> 7;
+    let mut out = format!("POST /publish HTTP/1.{}\r\nHost: example.org\r\n", 1 - version);
+    if bits & 1 == 0 {
+        out.push_str("Content-Type: application/x-ndjson\r\n");
+    }
+    if bits & 2 == 0 {
+        out.push_str("Expect: 100-continue\r\n");
+    }
+    if bits & 4 == 0 {
+        out.push_str("Origin: https://app.example\r\n");
+    }
+    let count = usize::from(choices.byte());
+    let body = choices.bytes(count).repeat(1 + usize::from(choices.byte() % 16));
+    if bits & 8 == 0 {
+        // As it is, or shorter or longer than it says.
+        let length = (body.len() + usize::from(bits >> 4 & 3)).saturating_sub(1);
+        return [format!("{out}Content-Length: {length}\r\n\r\n").as_bytes(), &body].concat();
+    }
+    let mut out = format!("{out}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+    for chunk in body.chunks(1 + usize::from(bits >> 2)) {
+        write_chunk(&mut out, &[chunk]);
+    }
+    if bits & 16 == 0 {
+        write_last_chunk(&mut out);
+    }
+    out
+}
+
 /// What a connection told its server.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Opened { hub: bool },
     Text(Vec<u8>),
+    Publishing,
+    Object(Vec<u8>),
+    ObjectTooLong,
     Handled,
     Ended(EndReason),
     Refused(Refusal),
@@ -151,6 +196,10 @@ struct Life {
     /// Bytes of it when its client's life ended.
     ended: Option<usize>,
     is_hub: Option<bool>,
+    /// Objects to be published come, so many of which are not answered.
+    unanswered: Option<u32>,
+    /// It was closed without a word.
+    is_silenced: bool,
     is_shut: bool,
     /// The socket is closed.
     is_over: bool,
@@ -168,6 +217,8 @@ impl Life {
             said: Vec::new(),
             ended: None,
             is_hub: None,
+            unanswered: None,
+            is_silenced: false,
             is_shut: false,
             is_over: false,
         }
@@ -197,13 +248,16 @@ impl Life {
             Step::Look => self.look(),
             Step::EndOfStream => {
                 if let Some(reason) = self.conn.end_of_stream(self.now, &self.settings) {
+                    self.is_silenced = true;
                     self.end(Seen::Ended(reason));
                 }
             }
             Step::Flushed => self.flushed(),
+            Step::Answer => self.answer(),
             Step::Close => {
                 let Self { conn, said, settings, now, .. } = self;
                 if conn.close(*now, close::GOING_AWAY, "bye", said, settings) {
+                    self.is_silenced = self.is_hub.is_none();
                     self.end(Seen::Ended(EndReason::Drained));
                 }
             }
@@ -233,6 +287,9 @@ impl Life {
             told.push(match event {
                 Event::Opened { hub } => Seen::Opened { hub },
                 Event::Text(text) => Seen::Text(text.to_vec()),
+                Event::Publishing => Seen::Publishing,
+                Event::Object(object) => Seen::Object(object.to_vec()),
+                Event::ObjectTooLong => Seen::ObjectTooLong,
                 Event::Handled => Seen::Handled,
                 Event::Refused(refusal) => Seen::Refused(refusal),
                 Event::Ending(reason) => Seen::Ended(reason),
@@ -260,12 +317,42 @@ impl Life {
                 assert!(std::str::from_utf8(text).is_ok());
                 self.seen.push(seen);
             }
+            Seen::Publishing => {
+                assert_eq!(self.unanswered.replace(0), None, "begun once");
+                assert_eq!(self.is_hub, None);
+                self.seen.push(seen);
+            }
+            Seen::Object(ref object) => {
+                assert!(object.len() <= self.settings.message_bytes_max + 1);
+                *self.unanswered.as_mut().expect("it has begun") += 1;
+                self.seen.push(seen);
+            }
+            Seen::ObjectTooLong => {
+                *self.unanswered.as_mut().expect("it has begun") += 1;
+                self.seen.push(seen);
+            }
             Seen::Handled => self.seen.push(seen),
             Seen::Refused(_) => {
                 assert_eq!(self.is_hub, None);
                 self.end(seen);
             }
             Seen::Ended(_) => self.end(seen),
+        }
+    }
+
+    /// Answers what was asked.
+    fn answer(&mut self) {
+        while self.ended.is_none() && self.unanswered.is_some_and(|count| count > 0) {
+            let Self { conn, said, settings, now, .. } = self;
+            let answer = Answer { status: 200, retry_after_s: None, object: b"{}" };
+            let event = conn.answer(*now, &answer, said, settings);
+            *self.unanswered.as_mut().expect("looked at above") -= 1;
+            match event {
+                None => {}
+                Some(Event::Ending(reason)) => self.end(Seen::Ended(reason)),
+                Some(Event::Refused(refusal)) => self.end(Seen::Refused(refusal)),
+                Some(event) => panic!("{event:?} is no end"),
+            }
         }
     }
 
@@ -329,7 +416,7 @@ impl Life {
             assert_eq!(self.said.len(), ended, "nothing is said after the end");
         }
         let most = match self.is_hub {
-            None => REQUEST_HEAD_BYTES_MAX,
+            None => REQUEST_HEAD_BYTES_MAX.max(self.settings.message_bytes_max),
             Some(_) => self.settings.message_bytes_max,
         };
         // Vectors double, and neither bound nor claim makes them grow: bytes do.
@@ -337,6 +424,7 @@ impl Life {
         assert!(self.conn.held_bytes() <= most, "{} bytes are held", self.conn.held_bytes());
         let furthest = [
             self.settings.handshake_timeout,
+            self.settings.request_timeout,
             self.settings.ping_interval * 11 / 10,
             self.settings.pong_timeout,
             self.settings.close_timeout,
@@ -360,6 +448,10 @@ impl Life {
 
     /// Everything it said is one response, or a handshake and frames up to the good-bye.
     fn check_said(&mut self) {
+        const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+        if self.said.starts_with(CONTINUE) {
+            self.said.drain(..CONTINUE.len());
+        }
         let mut slots = [httparse::EMPTY_HEADER; 16];
         let mut response = httparse::Response::new(&mut slots);
         if self.said.is_empty() {
@@ -370,14 +462,20 @@ impl Life {
         let httparse::Status::Complete(head_bytes) = parsed else { panic!("a whole response") };
         assert_eq!(response.code == Some(101), self.is_hub.is_some());
         if self.is_hub.is_none() {
-            let named = |header: &&httparse::Header<'_>| header.name == "Content-Length";
-            let length = response.headers.iter().find(named).expect("a length").value;
-            let length: usize =
-                std::str::from_utf8(length).expect("digits").parse().expect("digits");
-            let body_bytes = self.said.len() - head_bytes;
-            // HEAD is told the length of what GET would get.
-            let is_head = response.code == Some(200) && body_bytes == 0;
-            assert!(is_head || body_bytes == length, "{body_bytes} bytes of {length}");
+            let field = |name: &str| response.headers.iter().find(|it| it.name == name);
+            let body = &self.said[head_bytes..];
+            if field("Transfer-Encoding").is_some() {
+                assert!(self.check_chunks(body.to_vec()) || self.is_silenced);
+            } else if let Some(length) = field("Content-Length") {
+                let length = std::str::from_utf8(length.value).expect("digits");
+                let length: usize = length.parse().expect("digits");
+                // HEAD is told the length of what GET would get.
+                let is_head = response.code == Some(200) && body.is_empty();
+                assert!(is_head || body.len() == length, "{} bytes of {length}", body.len());
+            } else {
+                // Answers to HTTP/1.0, or nothing to a preflight.
+                assert!(matches!(response.code, Some(200 | 204)));
+            }
             return;
         }
         let frames = self.said.split_off(head_bytes);
@@ -396,6 +494,25 @@ impl Life {
             reason => panic!("{reason:?} ends no open connection here"),
         };
         assert!(code.map_or(expected.is_empty(), |code| expected.contains(&code)), "{code:?}");
+    }
+}
+
+impl Life {
+    /// Whether the chunks end; they are sound in any case, and every answer is a line.
+    fn check_chunks(&self, mut body: Vec<u8>) -> bool {
+        let mut input = body.as_mut_slice();
+        let mut reader = Body::new(Framing::Chunked, u64::MAX, Refusal::BODY_TOO_LARGE);
+        loop {
+            match reader.next(&mut input, None).expect("chunks are sound") {
+                Some(Piece::Data(data)) => {
+                    assert!(data.starts_with(b"{") && data.ends_with(b"}\n"))
+                }
+                Some(Piece::End) => break,
+                None => return false,
+            }
+        }
+        assert!(input.is_empty(), "nothing follows the last chunk");
+        true
     }
 }
 

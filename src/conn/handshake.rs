@@ -1,9 +1,11 @@
-//! The first phase: an HTTP request head that becomes a WebSocket, a page, or a refusal.
+//! The first phase: an HTTP request head that becomes a WebSocket, a publish, a page, or a refusal.
 
-use super::{EndReason, Page, Settings};
+use super::publish::{self, Publish};
+use super::{Page, Settings};
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
 use crate::proto::http::{self, HeaderSlots, Manner, Refusal, Request};
 use crate::proto::ws::handshake;
+use crate::time::Time;
 
 /// A request head that may still be incomplete.
 #[derive(Debug, Default)]
@@ -22,14 +24,18 @@ pub(super) enum Service {
 }
 
 /// What came of a request head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Outcome {
     /// More bytes are needed.
     Incomplete,
     /// It is a WebSocket now; the answer has been written.
     Upgraded(Service),
-    /// It was answered and the connection ends.
+    /// Objects to be published follow, and are to be answered.
+    Publishes(Box<Publish>),
+    /// It was answered with a page and the connection ends.
     Served,
+    /// It was answered with all there is to say and the connection ends.
+    Answered,
     /// It was refused and the connection ends.
     Refused(Refusal),
 }
@@ -38,12 +44,13 @@ impl Handshake {
     /// Moves `input` past the request head.
     pub(super) fn receive(
         &mut self,
+        now: Time,
         input: &mut &mut [u8],
         replies: &mut Vec<u8>,
         settings: &Settings,
     ) -> Outcome {
         if self.head.is_empty() && http::head_end(input, 0).is_some() {
-            let (outcome, used) = answer(input, replies, settings);
+            let (outcome, used) = answer(now, input, replies, settings);
             *input = &mut std::mem::take(input)[used..];
             return outcome;
         }
@@ -59,7 +66,7 @@ impl Handshake {
             return Outcome::Incomplete;
         }
         let head = std::mem::take(&mut self.head);
-        let (outcome, used) = answer(&head, replies, settings);
+        let (outcome, used) = answer(now, &head, replies, settings);
         // What was kept before this input ended inside the head, so the head's end is in it.
         *input = &mut std::mem::take(input)[used.saturating_sub(before).min(room)..];
         outcome
@@ -72,7 +79,7 @@ impl Handshake {
 }
 
 /// Answers the request at the front of `bytes`; also says how long its head is.
-fn answer(bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -> (Outcome, usize) {
+fn answer(now: Time, bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -> (Outcome, usize) {
     let mut slots = HeaderSlots::new();
     if http::is_hopeless(bytes) {
         let refusal = Refusal::BadRequest("this is not HTTP; ringcast itself speaks no TLS");
@@ -92,6 +99,9 @@ fn answer(bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -> (Outcome,
             http::write_response(replies, 200, page.content_type, page.body, head_only);
             Ok(Outcome::Served)
         }
+        Ok(Route::Publish) => {
+            return (publish(now, &request, replies, settings), request.head_bytes);
+        }
         Err(refusal) => Err(refusal),
     };
     (outcome.unwrap_or_else(|refusal| refuse(refusal, replies)), request.head_bytes)
@@ -99,12 +109,14 @@ fn answer(bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -> (Outcome,
 
 enum Route<'a> {
     Upgrade(Service),
+    Publish,
     Page(&'a Page),
 }
 
 fn route<'a>(request: &Request<'_>, settings: &'a Settings) -> Result<Route<'a>, Refusal> {
     match request.path {
         "/ws" => Ok(Route::Upgrade(Service::Hub)),
+        "/publish" => Ok(Route::Publish),
         "/echo" if settings.echo => Ok(Route::Upgrade(Service::Echo)),
         path => {
             let page = settings.pages.iter().find(|page| page.path == path);
@@ -128,18 +140,29 @@ fn upgrade(
     Ok(Outcome::Upgraded(service))
 }
 
+/// Everything but the objects themselves is said here; also to a browser that asks beforehand.
+fn publish(
+    now: Time,
+    request: &Request<'_>,
+    replies: &mut Vec<u8>,
+    settings: &Settings,
+) -> Outcome {
+    let origin = settings.cors.judge(request);
+    if request.method == "OPTIONS" {
+        http::write_preflight(replies, publish::METHODS, &origin);
+        return Outcome::Answered;
+    }
+    match Publish::begin(request, &origin, now, replies, settings) {
+        Ok(publish) => Outcome::Publishes(Box::new(publish)),
+        Err(refusal) => {
+            let manner = Manner { object: true, allowed: origin.allowed() };
+            http::write_refusal(replies, &refusal, manner);
+            Outcome::Refused(refusal)
+        }
+    }
+}
+
 fn refuse(refusal: Refusal, replies: &mut Vec<u8>) -> Outcome {
     http::write_refusal(replies, &refusal, Manner::default());
     Outcome::Refused(refusal)
-}
-
-/// How a refused or answered request ends its connection.
-impl Outcome {
-    pub(super) fn end_reason(self) -> Option<EndReason> {
-        match self {
-            Self::Incomplete | Self::Upgraded(_) => None,
-            Self::Served => Some(EndReason::PageServed),
-            Self::Refused(_) => Some(EndReason::HandshakeRefused),
-        }
-    }
 }

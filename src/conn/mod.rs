@@ -1,18 +1,19 @@
-//! One client's life on the wire: handshake, open, closing.
+//! One client's life on the wire: handshake, then an open WebSocket or a publish, closing.
 //!
 //! A [`Conn`] is fed what its socket received and hands out what that means, one [`Event`] at a
 //! time; what it wants to send, it appends to the replies it is given. It owns the WebSocket
 //! rules, the HTTP answers, the pings and the time limits of a connection. It does no I/O, reads
 //! no clock, and knows nothing of channels.
 //!
-//! Reading order: this page (the verbs), `handshake` and `receive` and `closing` (the phases),
-//! `keepalive` (when what is due).
+//! Reading order: this page (the verbs), `handshake`, `receive`, `publish` and `closing` (the
+//! phases), `keepalive` (when what is due).
 #![forbid(unsafe_code)]
 
 mod closing;
 mod end;
 mod handshake;
 mod keepalive;
+mod publish;
 mod receive;
 mod settings;
 
@@ -28,8 +29,10 @@ use crate::time::Time;
 use closing::Closing;
 use handshake::{Handshake, Service};
 use keepalive::{Due, Keepalive};
+use publish::Publish;
 
 pub use end::EndReason;
+pub use publish::Answer;
 pub use settings::{Page, Settings};
 
 /// One client's life on the wire.
@@ -48,6 +51,8 @@ enum Stage {
     Handshake(Handshake),
     /// WebSocket frames.
     Open { decoder: Decoder, service: Service },
+    /// HTTP: a body that comes in.
+    Publish(Box<Publish>),
 }
 
 /// What the bytes of a client, or the time, mean for the rest of the server.
@@ -60,6 +65,12 @@ pub enum Event<'a> {
     },
     /// A text message for the hub, valid UTF-8.
     Text(&'a mut [u8]),
+    /// Objects to be published are going to come.
+    Publishing,
+    /// An object to be published, not yet proven to be one; to be answered with [`Conn::answer`].
+    Object(&'a mut [u8]),
+    /// One that is longer than a message may be, and was thrown away; to be answered likewise.
+    ObjectTooLong,
     /// Something that concerned only the connection, such as a ping, which has been answered.
     Handled,
     /// The client's life ends before it began: its request was refused, as has been appended to
@@ -106,7 +117,7 @@ impl Conn {
         }
     }
 
-    /// Turns a peer away before it has said anything.
+    /// Turns a peer away, whose request has not been answered to its end.
     pub fn turn_away(
         &mut self,
         now: Time,
@@ -114,8 +125,19 @@ impl Conn {
         replies: &mut Vec<u8>,
         settings: &Settings,
     ) {
-        http::write_refusal(replies, &refusal, Manner::default());
-        self.closing = Some(Closing::linger(now + settings.close_timeout));
+        match &mut self.stage {
+            Stage::Publish(publish) => publish.turn_away(refusal, replies),
+            _ => http::write_refusal(replies, &refusal, Manner::default()),
+        }
+        self.linger(now, settings);
+    }
+
+    /// Our last words are written; the peer may go on talking, unless it has ended.
+    fn linger(&mut self, now: Time, settings: &Settings) {
+        let until = now + settings.close_timeout;
+        let has_ended = matches!(&self.stage, Stage::Publish(publish) if publish.peer_ended);
+        let closing = if has_ended { Closing::done(until) } else { Closing::linger(until) };
+        self.closing = Some(closing);
     }
 
     /// Ends the client's life with a close frame, if it is an open WebSocket, else silently. False
@@ -133,7 +155,7 @@ impl Conn {
         }
         let until = now + settings.close_timeout;
         self.closing = Some(match self.stage {
-            Stage::Handshake(_) => Closing::done(until),
+            Stage::Handshake(_) | Stage::Publish(_) => Closing::done(until),
             Stage::Open { .. } => {
                 close::write_close(replies, code, reason);
                 Closing::handshake(until)
@@ -146,6 +168,13 @@ impl Conn {
     pub fn end_of_stream(&mut self, now: Time, settings: &Settings) -> Option<EndReason> {
         if let Some(closing) = &mut self.closing {
             closing.end_of_stream();
+            return None;
+        }
+        // RFC 9112 9.6: who has sent its whole request may end its half of the connection.
+        if let Stage::Publish(publish) = &mut self.stage
+            && publish.is_waiting()
+        {
+            publish.peer_ended = true;
             return None;
         }
         self.closing = Some(Closing::done(now + settings.close_timeout));
@@ -170,6 +199,14 @@ impl Conn {
             }
             self.turn_away(now, Refusal::RequestTimeout, replies, settings);
             return Expired::Ending(EndReason::HandshakeTimeout);
+        }
+        if let Stage::Publish(publish) = &self.stage {
+            if publish.until() > now {
+                return Expired::Later(publish.until());
+            }
+            let (refusal, reason) = publish.overdue();
+            self.turn_away(now, refusal, replies, settings);
+            return Expired::Ending(reason);
         }
         match self.keepalive.due(now, settings) {
             Due::Later(time) => Expired::Later(time),
@@ -200,6 +237,7 @@ impl Conn {
         match (&self.closing, &self.stage) {
             (Some(closing), _) => closing.until(),
             (None, Stage::Handshake(_)) => self.keepalive.opened() + settings.handshake_timeout,
+            (None, Stage::Publish(publish)) => publish.until(),
             (None, Stage::Open { .. }) => match self.keepalive.due(now, settings) {
                 Due::Later(time) => time,
                 Due::Ping | Due::PongTimeout | Due::IdleTimeout => now,
@@ -213,6 +251,7 @@ impl Conn {
         match &mut self.stage {
             Stage::Handshake(handshake) => *handshake = Handshake::default(),
             Stage::Open { decoder, .. } => *decoder = Decoder::new(Role::Server),
+            Stage::Publish(publish) => publish.abandon(),
         }
     }
 
@@ -240,6 +279,7 @@ impl Conn {
         match &self.stage {
             Stage::Handshake(handshake) => handshake.held_bytes(),
             Stage::Open { decoder, .. } => decoder.held_bytes(),
+            Stage::Publish(publish) => publish.held_bytes(),
         }
     }
 }

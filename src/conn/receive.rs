@@ -1,6 +1,7 @@
 //! What received bytes mean, phase by phase.
 
 use super::handshake::{Outcome, Service};
+use super::publish::{Answer, Step};
 use super::{Closing, Conn, EndReason, Event, Settings, Stage};
 use crate::proto::ws::frame::{Opcode, Role, write_frame};
 use crate::proto::ws::{self, Decoder, Violation, close};
@@ -22,27 +23,16 @@ impl Conn {
         if let Some(closing) = &mut self.closing {
             let decoder = match &mut self.stage {
                 Stage::Open { decoder, .. } => Some(decoder),
-                Stage::Handshake(_) => None,
+                Stage::Handshake(_) | Stage::Publish(_) => None,
             };
             closing.receive(input, decoder, settings.message_bytes_max);
             return None;
         }
-        if let Stage::Handshake(handshake) = &mut self.stage {
-            let outcome = handshake.receive(input, replies, settings);
-            if let Outcome::Upgraded(service) = outcome {
-                self.keepalive.message(now);
-                self.stage = Stage::Open { decoder: Decoder::new(Role::Server), service };
-                return Some(Event::Opened { hub: service == Service::Hub });
-            }
-            let reason = outcome.end_reason()?;
-            self.closing = Some(Closing::linger(until));
-            return Some(match outcome {
-                Outcome::Refused(refusal) => Event::Refused(refusal),
-                _ => Event::Ending(reason),
-            });
+        if !matches!(self.stage, Stage::Open { .. }) {
+            return self.receive_http(now, input, replies, settings);
         }
         let Stage::Open { decoder, service } = &mut self.stage else {
-            unreachable!("the handshake was handled above")
+            unreachable!("the others were handled above")
         };
         let closing = &mut self.closing;
         let event = match decoder.next(input, settings.message_bytes_max) {
@@ -74,6 +64,65 @@ impl Conn {
                 Event::Ending(EndReason::PeerClosed)
             }
         })
+    }
+}
+
+impl Conn {
+    /// What is not, or not yet, a WebSocket.
+    fn receive_http<'s, 'i: 's>(
+        &'s mut self,
+        now: Time,
+        input: &mut &'i mut [u8],
+        replies: &mut Vec<u8>,
+        settings: &Settings,
+    ) -> Option<Event<'s>> {
+        let until = now + settings.close_timeout;
+        if let Stage::Handshake(handshake) = &mut self.stage {
+            let ending = match handshake.receive(now, input, replies, settings) {
+                Outcome::Incomplete => return None,
+                Outcome::Upgraded(service) => {
+                    self.keepalive.message(now);
+                    self.stage = Stage::Open { decoder: Decoder::new(Role::Server), service };
+                    return Some(Event::Opened { hub: service == Service::Hub });
+                }
+                Outcome::Publishes(publish) => {
+                    self.stage = Stage::Publish(publish);
+                    return Some(Event::Publishing);
+                }
+                Outcome::Served => Event::Ending(EndReason::PageServed),
+                Outcome::Answered => Event::Ending(EndReason::Answered),
+                Outcome::Refused(refusal) => Event::Refused(refusal),
+            };
+            self.closing = Some(Closing::linger(until));
+            return Some(ending);
+        }
+        let Stage::Publish(publish) = &mut self.stage else {
+            unreachable!("the others were handled above")
+        };
+        match publish.receive(input, replies, settings.message_bytes_max) {
+            Step::Nothing => None,
+            Step::Object(object) => Some(Event::Object(object)),
+            Step::ObjectTooLong => Some(Event::ObjectTooLong),
+            Step::Over(event) => {
+                self.closing = Some(Closing::linger(until));
+                Some(event)
+            }
+        }
+    }
+
+    /// Answers the oldest [`Event::Object`] that has not been answered. With an event, the
+    /// client's life ends.
+    pub fn answer(
+        &mut self,
+        now: Time,
+        answer: &Answer<'_>,
+        replies: &mut Vec<u8>,
+        settings: &Settings,
+    ) -> Option<Event<'static>> {
+        let (None, Stage::Publish(publish)) = (&self.closing, &mut self.stage) else { return None };
+        let event = publish.answer(answer, replies)?;
+        self.linger(now, settings);
+        Some(event)
     }
 }
 

@@ -2,13 +2,19 @@
 
 use std::time::Duration;
 
+use crate::proto::http::Cors;
+
 /// What a connection needs to know; shared by all connections of a shard.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Bytes of one message from the client.
     pub message_bytes_max: usize,
+    /// Bytes of a request's body.
+    pub body_bytes_max: u64,
     /// From accept to a complete request head.
     pub handshake_timeout: Duration,
+    /// From a request's head to the end of its body and of the answer to it.
+    pub request_timeout: Duration,
     /// Silence after which the client is pinged; each client's own is up to a tenth more or less.
     pub ping_interval: Duration,
     /// Silence after a ping that ends the connection.
@@ -17,6 +23,8 @@ pub struct Settings {
     pub idle_timeout: Option<Duration>,
     /// How long the peer may take to finish what we have finished.
     pub close_timeout: Duration,
+    /// Whose pages may publish and read answers.
+    pub cors: Cors,
     /// Whether `/echo` answers.
     pub echo: bool,
     /// What GET answers, by path.

@@ -5,12 +5,17 @@ use crate::limits::{LINGER_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::proto::ws;
 use crate::proto::ws::frame::write_masked;
 
+mod publish;
+
 const KEY: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 
 pub(super) fn settings() -> Settings {
     Settings {
         message_bytes_max: 1_000,
         handshake_timeout: Duration::from_secs(5),
+        body_bytes_max: 10_000,
+        request_timeout: Duration::from_secs(8),
+        cors: http::Cors::Off,
         ping_interval: Duration::from_secs(25),
         pong_timeout: Duration::from_secs(10),
         idle_timeout: None,
@@ -49,6 +54,9 @@ fn close_frame(code: u16) -> Vec<u8> {
 enum Seen {
     Opened { hub: bool },
     Text(Vec<u8>),
+    Publishing,
+    Object(Vec<u8>),
+    ObjectTooLong,
     Handled,
     Refused(Refusal),
     Ending(EndReason),
@@ -86,6 +94,9 @@ impl Peer {
             seen.push(match event {
                 Event::Opened { hub } => Seen::Opened { hub },
                 Event::Text(text) => Seen::Text(text.to_vec()),
+                Event::Publishing => Seen::Publishing,
+                Event::Object(object) => Seen::Object(object.to_vec()),
+                Event::ObjectTooLong => Seen::ObjectTooLong,
                 Event::Handled => Seen::Handled,
                 Event::Refused(refusal) => Seen::Refused(refusal),
                 Event::Ending(reason) => Seen::Ending(reason),

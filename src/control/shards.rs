@@ -264,11 +264,14 @@ fn shard_settings(config: &Config, index: usize, home_seed: u64) -> shard::Setti
     shard::Settings {
         conn: conn::Settings {
             message_bytes_max: limits.message_bytes_max,
+            body_bytes_max: limits.body_bytes_max,
             handshake_timeout: timing.handshake_timeout,
+            request_timeout: timing.request_timeout,
             ping_interval: timing.ping_interval,
             pong_timeout: timing.pong_timeout,
             idle_timeout: timing.idle_timeout,
             close_timeout: timing.close_timeout,
+            cors: config.cors.clone(),
             echo: config.echo,
             pages: web::PAGES.to_vec(),
         },

@@ -11,7 +11,7 @@ use crate::config::{Config, MemoryPlan};
 use crate::conn::EndReason;
 use crate::metrics::Number;
 use crate::proto::http::Refusal;
-use crate::shard::Metrics;
+use crate::shard::{Door, Metrics};
 
 /// Collects the numbers of this moment whenever it is called.
 pub fn collector(
@@ -59,6 +59,7 @@ fn numbers(metrics: &Metrics) -> ShardNumbers {
         handed_over: metrics.handed_over.get(),
         handshakes_ok: metrics.handshakes_ok.get(),
         handshakes_failed: labelled(Refusal::NAMES, &metrics.refused),
+        requests: labelled(Door::NAMES, &metrics.requests),
         ended: labelled(EndReason::ALL.map(EndReason::name), &metrics.ended),
         messages_in: metrics.messages_in.get(),
         errors: metrics.errors.get(),

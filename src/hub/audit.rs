@@ -136,6 +136,7 @@ impl Hub {
                 ),
             }
         }
+        assert!(self.answers.is_empty(), "a publish was answered and nobody writes it");
         assert!(self.letters.is_empty(), "a letter was written and nobody posts it");
         assert_eq!(homes, self.counts.channels_home, "homes are counted");
         assert_eq!(idle, self.topics.idle.len(), "deserted homes are listed once");

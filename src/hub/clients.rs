@@ -56,6 +56,18 @@ pub(super) struct Client {
     sealed: bool,
     /// Nothing more is read from it until its replies have left.
     throttled: bool,
+    /// How it is told what became of its publishes.
+    pub(super) door: Door,
+}
+
+/// How a client is told what became of its publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Door {
+    /// As objects, behind its replies.
+    #[default]
+    Frames,
+    /// As [`Answer`](super::Answer)s, which somebody else writes.
+    Answers,
 }
 
 impl Client {
@@ -267,11 +279,11 @@ impl Clients {
         }
     }
 
-    /// `id` is told what became of a publish.
-    pub(super) fn answered(&mut self, id: ClientId) {
-        if let Some(client) = self.table.get_mut(id) {
-            client.unanswered -= 1;
-        }
+    /// `id` is told what became of a publish: through which door?
+    pub(super) fn answered(&mut self, id: ClientId) -> Option<Door> {
+        let client = self.table.get_mut(id)?;
+        client.unanswered -= 1;
+        Some(client.door)
     }
 
     /// Moves up to `count_max` clients that can be sent to from the list to `batch`.

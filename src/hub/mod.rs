@@ -46,7 +46,7 @@ pub use clients::{Flow, Progress};
 pub use history::Page;
 pub use letter::{Delivery, Letter, Publisher, Refusal, Request, RequestId};
 pub use outbox::{Capacity, Outbox};
-pub use publish::Publish;
+pub use publish::{Acked, Answer, Publish};
 pub use recall::{Asker, Part, Recall, Recalled};
 pub use relieve::{Burden, Way};
 pub use rules::{ChannelRule, KeyWindow, Overflow, Retention, Rule, Rules, pattern_matches};
@@ -102,6 +102,8 @@ pub struct Hub {
     acks: Vec<publish::Ack>,
     /// How many of them, from the first on, wait for the mailboxes only.
     acks_settled: usize,
+    /// What became of publishes whose answers somebody else writes.
+    answers: Vec<Answer>,
     /// Letters for other shards, in order.
     letters: Vec<(ShardIndex, Letter)>,
     /// Who catches up.
@@ -203,6 +205,7 @@ impl Hub {
             cursor: settle::Cursor::default(),
             acks: Vec::new(),
             acks_settled: 0,
+            answers: Vec::new(),
             letters: Vec::new(),
             recoveries: Recoveries::default(),
             segments: Meter::default(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::clients::Door;
 use super::letter::{Delivery, Letter, Publisher, Refusal, Request};
 use super::topic::State;
 use super::{ClientId, Hub, RequestId, ShardIndex, TopicId};
@@ -35,7 +36,42 @@ pub struct Publish<'a> {
     pub key: Option<&'a [u8]>,
 }
 
+/// What became of a publish of a client whose answers somebody else writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Who published.
+    pub client: ClientId,
+    /// As which request.
+    pub id: RequestId,
+    /// The message's place, or why it was not taken.
+    pub outcome: Result<Acked, Refusal>,
+}
+
+/// Where a message is that was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acked {
+    /// On which channel.
+    pub channel: Arc<str>,
+    /// Its number.
+    pub seq: u64,
+    /// It was there before, under the same key.
+    pub is_repeated: bool,
+}
+
 impl Hub {
+    /// From now on, what becomes of the publishes of `client` is told by
+    /// [`take_answers`](Self::take_answers).
+    pub fn collect_answers(&mut self, client: ClientId) {
+        if let Some(client) = self.clients.get_mut(client) {
+            client.door = Door::Answers;
+        }
+    }
+
+    /// What became of publishes since the last call, of clients whose answers are collected.
+    pub fn take_answers(&mut self, answers: &mut Vec<Answer>) {
+        answers.append(&mut self.answers);
+    }
+
     /// `client` publishes a message.
     ///
     /// With an `id` the ack follows once every subscriber has the message in its outbox, or was
@@ -108,13 +144,10 @@ impl Hub {
                 Err(refusal) => self.refuse(client, id.as_deref(), refusal),
             },
             Letter::Delivery(Delivery::Published { client, id, channel, seq, is_repeated }) => {
-                self.acknowledge(client, &id, &channel, (seq, is_repeated));
+                self.acknowledge(client, id, Acked { channel, seq, is_repeated });
             }
             Letter::Delivery(Delivery::PublishRefused { client, id, refusal }) => {
-                if id.is_some() {
-                    self.clients.answered(client);
-                }
-                self.refuse(client, id.as_deref(), refusal);
+                self.refuse_publish(client, id, refusal);
             }
         }
     }
@@ -206,7 +239,7 @@ impl Hub {
         let mut acks = std::mem::take(&mut self.acks);
         for Ack { shard, client, id, channel, seq, is_repeated } in acks.drain(..settled) {
             if shard == self.settings.shard {
-                self.acknowledge(client, &id, &channel, (seq, is_repeated));
+                self.acknowledge(client, id, Acked { channel, seq, is_repeated });
             } else {
                 let published = Delivery::Published { client, id, channel, seq, is_repeated };
                 self.letters.push((shard, Letter::Delivery(published)));
@@ -215,13 +248,28 @@ impl Hub {
         self.acks = acks;
     }
 
-    fn acknowledge(&mut self, client: ClientId, id: &[u8], channel: &str, number: (u64, bool)) {
-        self.clients.answered(client);
-        self.clients.reply_with(client, |outbox| {
-            outbox.write_reply(|replies| {
-                let (seq, is_repeated) = number;
-                envelope::ack(replies, Some(id), channel, seq, is_repeated);
-            });
-        });
+    fn acknowledge(&mut self, client: ClientId, id: RequestId, acked: Acked) {
+        match self.clients.answered(client) {
+            None => {}
+            Some(Door::Frames) => self.clients.reply_with(client, |outbox| {
+                let Acked { channel, seq, is_repeated } = acked;
+                outbox.write_reply(|replies| {
+                    envelope::ack(replies, Some(&id), &channel, seq, is_repeated);
+                });
+            }),
+            Some(Door::Answers) => self.answers.push(Answer { client, id, outcome: Ok(acked) }),
+        }
+    }
+
+    /// A home has not taken a publish of `client`.
+    fn refuse_publish(&mut self, client: ClientId, id: Option<RequestId>, refusal: Refusal) {
+        let Some(id) = id else { return self.refuse(client, None, refusal) };
+        match self.clients.answered(client) {
+            None => {}
+            Some(Door::Frames) => self.refuse(client, Some(&id), refusal),
+            Some(Door::Answers) => {
+                self.answers.push(Answer { client, id, outcome: Err(refusal) });
+            }
+        }
     }
 }

@@ -47,11 +47,13 @@ impl<D: Driver> Shard<D> {
         let connection = Connection {
             conn,
             peer: peer.ip(),
+            answers: None,
             held_bytes: 0,
             admitted: false,
             client: false,
             throttled: false,
             held_back: false,
+            unanswered: false,
         };
         self.conns.insert(socket, connection);
         self.hub.open(socket);

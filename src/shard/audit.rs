@@ -53,13 +53,19 @@ impl<D: Driver> Shard<D> {
         };
         let mut held_bytes = 0;
         for (socket, connection) in self.conns.iter() {
-            let held = connection.conn.held_bytes();
+            let held = connection.keeps_bytes();
             assert_eq!(connection.held_bytes as usize, held, "what {socket:?} keeps is accounted");
             held_bytes += held;
             audit.holding += u64::from(held > 0);
             audit.closing += u64::from(connection.conn.is_closing());
             audit.open += u64::from(connection.client);
             audit.held_back += u64::from(connection.held_back);
+            let ready = connection.answers.as_ref().is_some_and(|answers| answers.is_ready());
+            assert!(!ready, "{socket:?} could be answered");
+            assert!(
+                !connection.unanswered || connection.answers.is_some(),
+                "{socket:?} is not read from, and there is no answer to wait for"
+            );
             assert!(
                 !connection.held_back || self.held_back.contains(&socket),
                 "{socket:?} is held back and nobody will read from it again"

@@ -34,8 +34,15 @@ impl<D: Driver> Shard<D> {
                     self.reply(socket);
                 }
                 Expired::Ending(reason) => {
-                    if reason == EndReason::HandshakeTimeout {
-                        self.metrics.refused[Refusal::RequestTimeout.index()].add(1);
+                    let refusal = match reason {
+                        EndReason::HandshakeTimeout | EndReason::RequestTimeout => {
+                            Some(Refusal::RequestTimeout)
+                        }
+                        EndReason::Unanswered => Some(Refusal::Unanswered),
+                        _ => None,
+                    };
+                    if let Some(refusal) = refusal {
+                        self.metrics.refused[refusal.index()].add(1);
                     }
                     self.end(now, socket, reason);
                 }

@@ -13,6 +13,11 @@ impl<D: Driver> Shard<D> {
         self.count_end(socket, reason);
         let Some(connection) = self.conns.get_mut(socket) else { return };
         self.wheel.set(socket, connection.conn.deadline(now, &self.settings.conn));
+        if connection.answers.take().is_some() {
+            self.account_held(socket);
+            // What else it says is read, to be thrown away.
+            self.read_again(now, socket, |connection| connection.unanswered = false);
+        }
         self.hub.mute(socket, now);
         self.hub.reply_last(socket, &mut self.scratch.replies);
         if self.hub.is_drained(socket) {

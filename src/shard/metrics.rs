@@ -4,6 +4,18 @@ use crate::conn::EndReason;
 use crate::metrics::{Depths, Number};
 use crate::proto::http::Refusal;
 
+/// The doors beside the WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// `POST /publish`.
+    Publish,
+}
+
+impl Door {
+    /// Their stable labels, in the order of their values.
+    pub const NAMES: [&'static str; 1] = ["publish"];
+}
+
 /// The numbers of one shard: written by it, read by anybody.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -21,6 +33,8 @@ pub struct Metrics {
     pub handshakes_ok: Number,
     /// Requests refused, by [`Refusal::index`].
     pub refused: [Number; Refusal::NAMES.len()],
+    /// Requests taken that are no WebSocket, by [`Door`].
+    pub requests: [Number; Door::NAMES.len()],
     /// Clients whose life ended, by reason.
     pub ended: [Number; EndReason::ALL.len()],
     /// Messages received from clients.

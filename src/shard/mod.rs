@@ -3,7 +3,7 @@
 //! One tick is five verbs, each with a bound: *harvest* what the world did (`receive`, `accept`),
 //! *hear* the mailboxes (`hear`), *expire* timers (`expire`), *flush* the outboxes that were
 //! touched (`flush`), *rest* until the next deadline. `request` turns messages into calls of the
-//! hub, `relieve` keeps the memory ceiling, `drain` says good-bye, `mailbox` and `admission` are what shards share, `report` tells the
+//! hub, `publish` keeps the answers to HTTP publishes in order, `relieve` keeps the memory ceiling, `drain` says good-bye, `mailbox` and `admission` are what shards share, `report` tells the
 //! house. `audit` checks the books and is no part of a tick.
 
 mod accept;
@@ -16,6 +16,7 @@ mod hear;
 mod leave;
 mod mailbox;
 mod metrics;
+mod publish;
 mod receive;
 mod relieve;
 mod report;
@@ -36,12 +37,13 @@ use crate::io::{Completion, Driver, Sent};
 use crate::mem::{Key, Table};
 use crate::time::{Clock, Time, Wheel};
 use drain::Drain;
+use publish::Answers;
 use request::Requests;
 
 pub use admission::Admission;
 pub use audit::Audit;
 pub use mailbox::{Address, Mailbox, MailboxRoom, Note, Post, PostCounts, mailbox};
-pub use metrics::Metrics;
+pub use metrics::{Door, Metrics};
 pub use settings::Settings;
 
 /// How long a shard rests at most while letters wait on its shelves: nobody tells it when the
@@ -69,7 +71,9 @@ pub struct Shard<D> {
     accept_warned: Option<Time>,
     /// Clients that are not read from while letters wait on shelves.
     held_back: Vec<Key>,
-    /// Bytes that connections keep of incomplete messages.
+    /// Connections with answers that can be given, each once.
+    answered: Vec<Key>,
+    /// Bytes that connections keep of incomplete messages, and of answers to be given in order.
     held_bytes: usize,
     scratch: Scratch,
 }
@@ -79,21 +83,30 @@ pub struct Shard<D> {
 struct Connection {
     conn: Conn,
     peer: IpAddr,
-    /// What `conn` keeps of incomplete messages, as counted in `Shard::held_bytes`.
+    /// Answers to publishes over HTTP that are still to be given.
+    answers: Option<Box<Answers>>,
+    /// What it keeps of incomplete messages and of answers, as counted in `Shard::held_bytes`.
     held_bytes: u32,
     /// Counts against the limits of [`Admission`].
     admitted: bool,
     /// Open WebSocket, counted in `Metrics::clients`.
     client: bool,
-    /// Reasons not to read: replies that wait, letters that wait.
+    /// Reasons not to read: replies that wait, letters that wait, answers that are awaited.
     throttled: bool,
     held_back: bool,
+    unanswered: bool,
 }
 
 impl Connection {
     /// Whether there is no reason not to read.
     const fn is_read(&self) -> bool {
-        !self.throttled && !self.held_back
+        !self.throttled && !self.held_back && !self.unanswered
+    }
+
+    /// Bytes it keeps of incomplete messages and of answers.
+    fn keeps_bytes(&self) -> usize {
+        let answers = self.answers.as_ref().map_or(0, |answers| answers.held_bytes());
+        self.conn.held_bytes() + answers
     }
 }
 
@@ -107,6 +120,7 @@ struct Scratch {
     batch: Vec<ClientId>,
     outcomes: Vec<Sent>,
     overflowed: Vec<ClientId>,
+    answers: Vec<crate::hub::Answer>,
     letters: Vec<(ShardIndex, crate::hub::Letter)>,
 }
 
@@ -142,6 +156,7 @@ impl<D: Driver> Shard<D> {
             accept_again: None,
             accept_warned: None,
             held_back: Vec::new(),
+            answered: Vec::new(),
             held_bytes: 0,
             scratch: Scratch::default(),
         }

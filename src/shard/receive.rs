@@ -3,6 +3,7 @@
 use std::io;
 
 use super::drain::say_goaway;
+use super::metrics::Door;
 use super::request::Asked;
 use super::{Connection, Shard};
 use crate::conn::{EndReason, Event};
@@ -40,6 +41,27 @@ impl<D: Driver> Shard<D> {
                     }
                 }
                 Event::Handled => {}
+                Event::Object(text) => {
+                    self.metrics.messages_in.add(1);
+                    let answers = connection.answers.as_deref_mut().expect("made when it began");
+                    if !self.requests.publish(text, &mut self.hub, socket, answers, now) {
+                        self.metrics.errors.add(1);
+                    }
+                }
+                Event::ObjectTooLong => {
+                    self.metrics.messages_in.add(1);
+                    self.metrics.errors.add(1);
+                    let answers = connection.answers.as_deref_mut().expect("made when it began");
+                    let number = answers.ask(None);
+                    let reason = "the message is longer than limits.message_bytes_max";
+                    answers.refuse(number, 413, "content_too_large", reason);
+                }
+                Event::Publishing => {
+                    self.metrics.requests[Door::Publish as usize].add(1);
+                    connection.answers = Some(Box::default());
+                    self.hub.collect_answers(socket);
+                    self.wheel.set(socket, connection.conn.deadline(now, &self.settings.conn));
+                }
                 Event::Opened { hub } => {
                     self.metrics.handshakes_ok.add(1);
                     self.metrics.clients.add(1);
@@ -81,6 +103,10 @@ impl<D: Driver> Shard<D> {
             debug_assert_eq!(event, None, "a closing connection has no events");
         }
         let is_closing = connection.conn.is_closing();
+        if connection.answers.is_some() {
+            self.list_answered(socket);
+            self.wait_for_answers(socket);
+        }
         self.account_held(socket);
         match ending {
             Some(reason) => self.end(now, socket, reason),
@@ -138,8 +164,10 @@ impl<D: Driver> Shard<D> {
         let Some(connection) = self.conns.get_mut(socket) else { return };
         match connection.conn.end_of_stream(now, &self.settings.conn) {
             Some(reason) => self.cut_off(now, socket, reason),
-            None if self.hub.is_drained(socket) => self.forget(now, socket),
-            // Last words are on their way; the timer of the closing phase bounds them.
+            None if connection.conn.is_closing() && self.hub.is_drained(socket) => {
+                self.forget(now, socket);
+            }
+            // Last words are on their way, or still to be said; a timer bounds both.
             None => {}
         }
     }
@@ -154,13 +182,13 @@ impl<D: Driver> Shard<D> {
     /// Keeps the sum of what connections hold of incomplete messages.
     pub(super) fn account_held(&mut self, socket: SocketId) {
         let Some(connection) = self.conns.get_mut(socket) else { return };
-        let held = connection.conn.held_bytes() as u32;
+        let held = connection.keeps_bytes() as u32;
         self.held_bytes += held as usize;
         self.held_bytes -= std::mem::replace(&mut connection.held_bytes, held) as usize;
     }
 
     /// Reads from `socket` no more, for the reason that `mark` notes.
-    fn stop_reading(&mut self, socket: SocketId, mark: impl FnOnce(&mut Connection)) {
+    pub(super) fn stop_reading(&mut self, socket: SocketId, mark: impl FnOnce(&mut Connection)) {
         let Some(connection) = self.conns.get_mut(socket) else { return };
         let was_read = connection.is_read();
         mark(connection);
@@ -170,7 +198,12 @@ impl<D: Driver> Shard<D> {
     }
 
     /// Reads from `socket` again, unless there is a reason left when `clear` has taken one away.
-    fn read_again(&mut self, now: Time, socket: SocketId, clear: impl FnOnce(&mut Connection)) {
+    pub(super) fn read_again(
+        &mut self,
+        now: Time,
+        socket: SocketId,
+        clear: impl FnOnce(&mut Connection),
+    ) {
         let Some(connection) = self.conns.get_mut(socket) else { return };
         let was_read = connection.is_read();
         clear(connection);

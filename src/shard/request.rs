@@ -1,5 +1,6 @@
 //! What a text message of a client asks for, and the answer.
 
+use super::publish::{self, Answers};
 use crate::hub::{Browse, ClientId, Hub, Publish, Recall, Refusal};
 use crate::proto::envelope::{self, NotJson, Parser, Request};
 use crate::time::Time;
@@ -52,6 +53,49 @@ impl Requests {
             refuse(replies, id, refusal);
         }
         Ok(done.is_ok())
+    }
+}
+
+impl Requests {
+    /// Publishes what `text` says, if it does, on behalf of `client`; the answer is, or will be, in
+    /// its place in `answers`. True when it was taken.
+    pub(super) fn publish(
+        &mut self,
+        text: &mut [u8],
+        hub: &mut Hub,
+        client: ClientId,
+        answers: &mut Answers,
+        now: Time,
+    ) -> bool {
+        // Of what comes in frames the decoder has seen to that; subscribers get it in text frames.
+        let parsed = match simdutf8::basic::from_utf8(text) {
+            Ok(_) => self.parser.parse_publish(text).map_err(|not_json| not_json.reason()),
+            Err(_) => Err("message is not UTF-8"),
+        };
+        let message = match parsed {
+            Ok(message) => message,
+            Err(reason) => {
+                let number = answers.ask(None);
+                answers.refuse(number, 400, "malformed", reason);
+                return false;
+            }
+        };
+        let number = answers.ask(message.id);
+        match message.request {
+            Ok(Request::Publish { channel, payload, key }) => {
+                let id = number.to_be_bytes();
+                match hub.publish(client, Publish { channel, payload, id: Some(&id), key }, now) {
+                    Ok(()) => return true,
+                    Err(refusal) => {
+                        let status = publish::status(refusal);
+                        answers.refuse(number, status, refusal.code(), refusal.reason());
+                    }
+                }
+            }
+            Ok(_) => unreachable!("only publishes are let through"),
+            Err(reject) => answers.refuse(number, 400, reject.code(), reject.reason()),
+        }
+        false
     }
 }
 

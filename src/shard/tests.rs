@@ -16,6 +16,8 @@ use crate::proto::http::Refusal;
 use crate::proto::ws::close;
 use crate::proto::ws::frame::{Opcode, write_masked};
 
+mod publish;
+
 const SOCKET: SocketId = Key::new(0, 0);
 
 const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
@@ -149,6 +151,9 @@ impl One {
             conn: conn::Settings {
                 message_bytes_max: 1_000,
                 handshake_timeout: Duration::from_secs(5),
+                body_bytes_max: 10_000,
+                request_timeout: Duration::from_secs(8),
+                cors: crate::proto::http::Cors::Off,
                 ping_interval: Duration::from_secs(25),
                 pong_timeout: Duration::from_secs(10),
                 idle_timeout: None,
@@ -214,11 +219,16 @@ impl One {
     }
 
     fn send_from(&mut self, socket: SocketId, bytes: &[u8]) {
+        self.arrives(socket, bytes);
+        self.tick();
+    }
+
+    /// The peer sends `bytes`, which the next tick hears.
+    fn arrives(&mut self, socket: SocketId, bytes: &[u8]) {
         let driver = &mut self.shard.driver;
         let buffer = Buffer { index: driver.received.len() as u32, bytes: bytes.len() as u32 };
         driver.received.push(bytes.to_vec());
         driver.completions.push_back(Completion::Received { socket, buffer });
-        self.tick();
     }
 
     fn text(&mut self, text: &str) {

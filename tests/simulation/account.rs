@@ -95,6 +95,8 @@ pub struct Account {
     /// Where it was in channels that it has let go of.
     left: BTreeMap<String, Position>,
     asked: BTreeMap<u64, Ask>,
+    /// Messages of a publish over HTTP, in order, which are not answered.
+    posted: VecDeque<(u64, usize)>,
     /// Pings that are not answered: what they say, where in the stream they end, and since when
     /// the server has read them, if it has.
     pings: VecDeque<(Vec<u8>, u64, Option<u64>)>,
@@ -111,6 +113,42 @@ pub struct Account {
 impl Account {
     pub fn ask(&mut self, id: u64, ask: Ask) {
         self.asked.insert(id, ask);
+    }
+
+    /// It publishes a message over HTTP as request `id`.
+    pub fn post(&mut self, id: u64, publication: usize) {
+        self.posted.push_back((id, publication));
+    }
+
+    /// The answer to the oldest message of a publish over HTTP, or why no more of them come.
+    pub fn hear_line(&mut self, line: &str, now: u64, ledger: &mut Ledger, reached: &mut Reached) {
+        let mut bytes = line.as_bytes().to_vec();
+        let said = simd_json::to_borrowed_value(&mut bytes);
+        let said = said.unwrap_or_else(|error| panic!("{line}: {error}"));
+        let string = |name| said.get_str(name).unwrap_or_else(|| panic!("{line}: {name}"));
+        let Some(id) = said.get_u64("id") else {
+            let enough = ["content_too_large", "request_timeout", "unanswered", "unavailable"];
+            assert!(enough.contains(&string("code")), "{line}");
+            self.posted.clear();
+            return;
+        };
+        let (asked, publication) =
+            self.posted.pop_front().expect("what was asked is answered once");
+        assert_eq!(id, asked, "answers come in the order of the lines");
+        reached.count(Situation::PublishedOverHttp);
+        if string("type") == "ack" {
+            let seq = said.get_u64("seq").expect("an ack has a number");
+            return ledger.acked(publication, string("channel"), seq, now);
+        }
+        let code = string("code");
+        assert!(["overloaded", "channels_exhausted"].contains(&code), "{line}");
+        reached.error(code);
+        ledger.refused(publication);
+    }
+
+    /// All answers to a publish over HTTP have come.
+    pub fn hear_last_line(&self) {
+        assert!(self.posted.is_empty(), "{} lines are not answered", self.posted.len());
     }
 
     pub fn ping(&mut self, payload: Vec<u8>, end: u64) {

@@ -86,6 +86,8 @@ struct Life {
 enum Stage {
     /// It asked for something else than a WebSocket.
     Plain,
+    /// It publishes over HTTP.
+    Posting,
     Shaking,
     Open,
     /// It has said good-bye, in one way or another.
@@ -155,7 +157,7 @@ impl Peer {
             Stage::Open if !life.outgoing.is_empty() => Some("to be heard".to_owned()),
             Stage::Open => life.account.owed(ledger),
             Stage::Shaking => Some("the answer to its handshake".to_owned()),
-            Stage::Plain | Stage::Leaving => None,
+            Stage::Plain | Stage::Posting | Stage::Leaving => None,
         };
         let unread = network.view(life.link).readable > 0;
         let what = what.or_else(|| unread.then(|| "to read".to_owned()))?;
@@ -185,7 +187,7 @@ impl Peer {
         if is_insulting || life.is_dawdling() {
             return; // The server has to end that.
         }
-        if !life.is_well() || life.stage == Stage::Plain {
+        if !life.is_well() || matches!(life.stage, Stage::Plain | Stage::Posting) {
             scene.network.reset(life.link);
             self.end(scene);
         }
@@ -258,9 +260,18 @@ impl Peer {
                 assert_eq!(life.stage, Stage::Shaking, "an upgrade was asked for");
                 life.stage = Stage::Open;
             }
+            Read::Status(200) if life.stage == Stage::Posting => {}
+            Read::Line(line) => {
+                life.account.hear_line(&line, scene.now, scene.ledger, reached);
+            }
+            Read::LastLine => {
+                life.account.hear_last_line();
+                life.stage = Stage::Leaving;
+            }
             Read::Status(status) => {
                 let allowed: &[u16] = match life.stage {
                     Stage::Plain => &[200, 400, 404, 408, 429, 503],
+                    Stage::Posting => &[408, 413, 429, 503],
                     _ => &[408, 429, 503],
                 };
                 assert!(allowed.contains(&status), "status {status} in {:?}", life.stage);
@@ -334,7 +345,7 @@ impl Peer {
         match life.stage {
             Stage::Open => self.live(scene),
             // Some have no patience for an answer.
-            Stage::Plain | Stage::Shaking
+            Stage::Plain | Stage::Posting | Stage::Shaking
                 if self.random.u8(..20) == 0 && scene.plan.habits.reset > 0 =>
             {
                 scene.network.reset(life.link);
@@ -355,6 +366,10 @@ impl Peer {
         life.account.remember(std::mem::take(&mut self.positions));
         life.is_deaf = random.u16(..1000) < habits.deaf;
         if random.u16(..1000) < habits.plain_http {
+            if random.bool() {
+                Self::post(&mut life, random, scene);
+                return self.begin(life, scene);
+            }
             life.stage = Stage::Plain;
             life.say(match random.u8(..4) {
                 0 => b"GET / HTTP/1.1\r\nHost: sim\r\n\r\n",
@@ -369,10 +384,46 @@ impl Peer {
             life.say(&upgrade[..said]);
             life.lied = said < upgrade.len();
         }
-        if habits.dribble > 0 && random.u8(..4) == 0 {
-            life.dribble = random.usize(..400);
+        self.begin(life, scene);
+    }
+
+    fn begin(&mut self, mut life: Life, scene: &Scene<'_>) {
+        if scene.plan.habits.dribble > 0 && self.random.u8(..4) == 0 {
+            life.dribble = self.random.usize(..400);
         }
         self.life = Some(life);
+    }
+
+    /// It publishes over HTTP, and some do not finish what they have begun.
+    fn post(life: &mut Life, random: &mut fastrand::Rng, scene: &mut Scene<'_>) {
+        life.stage = Stage::Posting;
+        let mut lines = Vec::new();
+        for _ in 0..random.u32(1..=scene.plan.habits.burst_max) {
+            let channel = random.choice(&scene.plan.channels).expect("there is one").clone();
+            let (number, payload) = Self::message(life, random, &channel, scene);
+            *scene.next_id += 1;
+            let id = *scene.next_id;
+            life.account.post(id, number);
+            lines.push(format!(r#"{{"payload":{payload},"channel":"{channel}","id":{id}}}"#));
+        }
+        let request = speech::publish(random, &lines);
+        let is_slow = random.u16(..1000) < scene.plan.habits.slow_handshake;
+        let said = if is_slow { random.usize(..request.len()) } else { request.len() };
+        life.say(&request[..said]);
+        life.lied = said < request.len();
+    }
+
+    /// A message that is going to be published.
+    fn message(
+        life: &Life,
+        random: &mut fastrand::Rng,
+        channel: &str,
+        scene: &mut Scene<'_>,
+    ) -> (usize, String) {
+        let bytes_max = scene.plan.habits.payload_bytes_max;
+        // The envelope around it takes its part of what a message may have.
+        let bytes_max = bytes_max.min(scene.plan.settings.conn.message_bytes_max - 256);
+        scene.ledger.publish(channel, life.id, random.usize(..=bytes_max))
     }
 
     /// One thing that somebody with an open connection does.
@@ -460,18 +511,14 @@ impl Peer {
     }
 
     fn publish(life: &mut Life, random: &mut fastrand::Rng, channel: &str, scene: &mut Scene<'_>) {
-        let habits = &scene.plan.habits;
-        let bytes_max = habits.payload_bytes_max;
-        // The envelope around it takes its part of what a message may have.
-        let bytes_max = bytes_max.min(scene.plan.settings.conn.message_bytes_max - 256);
-        let (number, payload) = scene.ledger.publish(channel, life.id, random.usize(..=bytes_max));
-        if random.u16(..1000) < habits.anonymous {
+        let (number, payload) = Self::message(life, random, channel, scene);
+        if random.u16(..1000) < scene.plan.habits.anonymous {
             let text = format!(r#"{{"type":"publish","channel":"{channel}","payload":{payload}}}"#);
             return life.say(&speech::text(random, &text));
         }
         *scene.next_id += 1;
         let id = *scene.next_id;
-        if random.u16(..1000) < habits.keyed {
+        if random.u16(..1000) < scene.plan.habits.keyed {
             life.keyed.insert(number);
             return life.publish_keyed(random, id, number, channel, &payload);
         }
@@ -598,7 +645,7 @@ impl Life {
 
     /// Whether it has sent a part of its request and will not send the rest.
     fn is_dawdling(&self) -> bool {
-        self.lied && self.stage == Stage::Shaking
+        self.lied && matches!(self.stage, Stage::Shaking | Stage::Posting)
     }
 
     fn say(&mut self, bytes: &[u8]) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ringcast::conn;
 use ringcast::hub::{self, Capacity, ChannelRule, KeyWindow, Overflow, Retention, Rule, Rules};
 use ringcast::io::sim::{Faults, Line};
+use ringcast::proto::http::Cors;
 use ringcast::shard::{MailboxRoom, Settings};
 
 /// Things that people do in one world, about.
@@ -214,6 +215,7 @@ impl Plan {
             1 => plan.into_departure(&mut draw),
             2 => plan.into_rush(&mut draw),
             3 | 4 => plan.into_return(&mut draw),
+            5 => plan.into_post_office(&mut draw),
             _ => plan,
         }
     }
@@ -289,6 +291,22 @@ impl Plan {
         (habits.reset, habits.close) = (draw.0.u32(1..4), 1);
         (habits.away_us_max, habits.lie) = (draw.scale(1_000, 3_000_000), 0);
         habits.burst_max = draw.scale(1, 30) as u32;
+        self
+    }
+
+    /// Many publish over HTTP, and not everybody who is to answer does so in time.
+    fn into_post_office(mut self, draw: &mut Draw) -> Self {
+        self.peers = draw.0.u32(10..60);
+        self.shards = draw.0.u16(2..5);
+        self.settings.hub.shards = self.shards;
+        self.settings.hub.channels_max = 1_000;
+        (self.connections_max, self.per_address_max) = (1_000, None);
+        self.settings.conn.request_timeout = draw.millis(200, 2_000);
+        self.weather.stall_ppm = draw.0.u32(2_000..20_000);
+        self.weather.stall_us_max = draw.scale(500_000, 8_000_000);
+        let habits = &mut self.habits;
+        (habits.plain_http, habits.away_us_max) = (draw.0.u16(300..900), 200_000);
+        (habits.burst_max, habits.close) = (draw.0.u32(1..40), 4);
         self
     }
 
@@ -422,6 +440,9 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
         conn: conn::Settings {
             message_bytes_max: draw.scale(512, 8_192) as usize,
             handshake_timeout: draw.millis(200, 5_000),
+            body_bytes_max: draw.scale(500, 100_000),
+            request_timeout: draw.millis(200, 10_000),
+            cors: Cors::Off,
             ping_interval,
             pong_timeout: draw.millis(200, 10_000).min(ping_interval),
             idle_timeout: (closes && draw.one_in(8)).then(|| draw.millis(1_000, 60_000)),

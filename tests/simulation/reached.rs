@@ -84,6 +84,7 @@ situations! {
     ToldToGo: "a client was told to come back later",
     Deserted: "everybody left, and every pool was full again",
     LossesEqualCounters: "what clients were told as lost equals the server's counters",
+    PublishedOverHttp: "a message published over HTTP was answered",
     PeerServerBothClose: "both sides closed at the same time",
 }
 
@@ -160,8 +161,15 @@ impl Reached {
 fn expected() -> Vec<String> {
     let ends = EndReason::ALL.into_iter().map(|reason| format!("end {}", reason.name()));
     // The others need requests that only a parser's test would send.
-    let refusals =
-        ["bad_request", "not_found", "unavailable", "request_timeout", "too_many_connections"];
+    let refusals = [
+        "bad_request",
+        "not_found",
+        "unavailable",
+        "request_timeout",
+        "too_many_connections",
+        "content_too_large",
+        "unanswered",
+    ];
     let refusals = refusals.into_iter().filter(|name| Refusal::NAMES.contains(name));
     let errors = [
         "already_subscribed",

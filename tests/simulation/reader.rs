@@ -8,6 +8,10 @@ use std::collections::VecDeque;
 pub enum Read {
     /// The status of the HTTP answer.
     Status(u16),
+    /// A line of an answer that comes in chunks.
+    Line(String),
+    /// Such an answer is complete.
+    LastLine,
     Text(String),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
@@ -32,6 +36,8 @@ pub struct Reader {
     /// Where in the stream `bytes` begins.
     at: u64,
     status: Option<u16>,
+    /// The answer comes in chunks, a line in each.
+    in_chunks: bool,
     closed: bool,
     /// Where sends ended before their end.
     cuts: Vec<u64>,
@@ -56,6 +62,7 @@ impl Reader {
         match self.status {
             None => self.answer(),
             Some(101) => self.frame(),
+            Some(_) if self.in_chunks => self.chunk(),
             // The body of a page or of a refusal.
             Some(_) => {
                 self.take(self.bytes.len());
@@ -76,12 +83,33 @@ impl Reader {
         let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
         let status = status.and_then(|digits| digits.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no HTTP answer: {text}"));
+        let in_chunks = text.contains("\r\nTransfer-Encoding: chunked\r\n");
         if let Some(cut) = self.cut_within(end, end) {
             return Some(Read::Cut(cut));
         }
-        self.status = Some(status);
+        (self.status, self.in_chunks) = (Some(status), in_chunks);
         self.take(end);
         Some(Read::Status(status))
+    }
+
+    fn chunk(&mut self) -> Option<Read> {
+        let bytes = self.bytes.make_contiguous();
+        let digits = bytes.windows(2).position(|two| two == b"\r\n")?;
+        let size = std::str::from_utf8(&bytes[..digits]).expect("a chunk's size is ASCII");
+        let size = usize::from_str_radix(size, 16).expect("a chunk begins with its size");
+        let total = digits + 2 + size + 2;
+        if bytes.len() < total {
+            return None;
+        }
+        assert!(!self.closed, "a chunk after the last one");
+        let chunk = self.take(total);
+        assert!(chunk.ends_with(b"\r\n"), "a chunk has its size");
+        if size == 0 {
+            self.closed = true;
+            return Some(Read::LastLine);
+        }
+        let line = String::from_utf8(chunk[digits + 2..total - 2].to_vec()).expect("UTF-8");
+        Some(Read::Line(line.strip_suffix('\n').expect("a chunk is a line").to_owned()))
     }
 
     fn frame(&mut self) -> Option<Read> {

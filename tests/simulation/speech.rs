@@ -54,6 +54,24 @@ pub fn upgrade(random: &mut fastrand::Rng) -> Vec<u8> {
     .into_bytes()
 }
 
+/// A request to publish these lines.
+pub fn publish(random: &mut fastrand::Rng, lines: &[String]) -> Vec<u8> {
+    let head = "POST /publish HTTP/1.1\r\nHost: sim\r\nContent-Type: application/x-ndjson\r\n";
+    let body = lines.join(if random.bool() { "\n" } else { "\r\n\n" });
+    if random.bool() {
+        return format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes();
+    }
+    let mut out = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+    let chunk_bytes = random.usize(1..1_000);
+    for chunk in body.as_bytes().chunks(chunk_bytes) {
+        out.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
+        out.extend_from_slice(chunk);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"0\r\n\r\n");
+    out
+}
+
 /// Something that breaks a rule, and the codes with which it may be answered.
 pub fn insult(random: &mut fastrand::Rng, message_bytes_max: usize) -> (Vec<u8>, &'static [u16]) {
     match random.u8(..14) {

@@ -202,6 +202,7 @@ impl World {
         let patience = conn.ping_interval * 11 / 10
             + conn.pong_timeout
             + conn.handshake_timeout
+            + conn.request_timeout
             + conn.close_timeout * 2;
         let until = self.now + patience.as_micros() as u64 + 5 * SECOND;
         loop {

@@ -100,6 +100,9 @@ pub(super) fn conn_settings() -> conn::Settings {
     conn::Settings {
         message_bytes_max: 64 * 1024,
         handshake_timeout: Duration::from_secs(5),
+        body_bytes_max: 10_000,
+        request_timeout: Duration::from_secs(8),
+        cors: ringcast::proto::http::Cors::Off,
         ping_interval: Duration::from_secs(25),
         pong_timeout: Duration::from_secs(10),
         idle_timeout: None,

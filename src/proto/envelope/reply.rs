@@ -100,7 +100,7 @@ pub struct History<'a> {
 /// `{"type":"history","id":..,"channel":"..","epoch":"..","seq":..,"more":..,"messages":[..]}`, with
 /// the `messages` as they were sent.
 pub fn history<'m>(
-    out: &mut Vec<u8>,
+    out: &mut impl Framed,
     id: Option<&[u8]>,
     history: &History<'_>,
     messages: impl Iterator<Item = &'m [u8]>,
