@@ -70,7 +70,23 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     let text = String::from_utf8_lossy(bytes);
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-    Some(Answer { status, head: head.to_owned(), body: body.to_owned() })
+    let is_chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
+    let body = if is_chunked { dechunk(body)? } else { body.to_owned() };
+    Some(Answer { status, head: head.to_owned(), body })
+}
+
+/// The data of a chunked body, which must be there to its end.
+fn dechunk(mut body: &str) -> Option<String> {
+    let mut data = String::new();
+    loop {
+        let (size, rest) = body.split_once("\r\n")?;
+        let bytes = usize::from_str_radix(size, 16).ok()?;
+        if bytes == 0 {
+            return (rest == "\r\n").then_some(data);
+        }
+        data.push_str(rest.get(..bytes)?);
+        body = rest.get(bytes..)?.strip_prefix("\r\n")?;
+    }
 }
 
 /// A WebSocket by hand.
