@@ -67,6 +67,12 @@ impl Hub {
         }
     }
 
+    /// Whether something became of publishes of clients whose answers are collected.
+    #[must_use]
+    pub const fn has_answers(&self) -> bool {
+        !self.answers.is_empty()
+    }
+
     /// What became of publishes since the last call, of clients whose answers are collected.
     pub fn take_answers(&mut self, answers: &mut Vec<Answer>) {
         answers.append(&mut self.answers);

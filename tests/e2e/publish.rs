@@ -14,6 +14,7 @@ use crate::server::{Server, Setup, patience};
 on_every_setup!(
     an_object_reaches_subscribers_and_its_ack_is_the_response,
     a_batch_is_answered_line_by_line_in_order,
+    a_batch_with_keys_can_be_sent_again,
     answers_come_while_the_batch_is_still_being_sent,
     ten_thousand_lines_are_answered_at_the_readers_pace,
     what_is_wrong_has_its_status_and_an_error_object,
@@ -111,6 +112,26 @@ pub async fn a_batch_is_answered_line_by_line_in_order(setup: Setup) {
         };
         assert!(answer.starts_with(&expected), "line {number}: {answer}, not {expected}");
     }
+}
+
+pub async fn a_batch_with_keys_can_be_sent_again(setup: Setup) {
+    let server = Server::start(setup, "").await;
+    let mut subscriber = Client::open(&server).await;
+    let mut body = String::new();
+    for channel in 0..4 {
+        subscriber.subscribe(&format!("c{channel}")).await;
+        let (payload, key) = (channel, format!("key {channel}"));
+        body += &format!(r#"{{"channel":"c{channel}","payload":{payload},"key":"{key}"}}"#);
+        body.push('\n');
+    }
+    let first = publish(&server, BY_LINE, &body).await;
+    let again = publish(&server, BY_LINE, &body).await;
+    assert_eq!(again.body, first.body.replace(r#""seq":1}"#, r#""seq":1,"duplicate":true}"#));
+    assert_eq!(again.body.lines().count(), 4);
+    for _ in 0..4 {
+        assert_eq!(subscriber.hear_kind("message").await.number("seq"), 1);
+    }
+    subscriber.heard_nothing_more().await;
 }
 
 pub async fn answers_come_while_the_batch_is_still_being_sent(setup: Setup) {
