@@ -23,7 +23,9 @@ impl<D: Driver> Shard<D> {
         // hears the ack, the messages were in the mailbox of every shard before.
         self.post_letters();
         self.acknowledge();
-        self.give_answers(now);
+        if self.has_answers() {
+            self.give_answers(now);
+        }
         self.close_overflowed(now);
         self.flush(now);
         self.relieve(now);

@@ -143,11 +143,14 @@ impl<D: Driver> Shard<D> {
         }
     }
 
+    /// Whether there may be answers to give.
+    #[inline]
+    pub(super) const fn has_answers(&self) -> bool {
+        !self.answered.is_empty() || self.hub.has_answers()
+    }
+
     /// Gives every answer that is there and has none missing before it.
     pub(super) fn give_answers(&mut self, now: Time) {
-        if self.answered.is_empty() && !self.hub.has_answers() {
-            return;
-        }
         let mut outcomes = std::mem::take(&mut self.scratch.answers);
         self.hub.take_answers(&mut outcomes);
         for outcome in outcomes.drain(..) {

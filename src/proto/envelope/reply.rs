@@ -200,6 +200,7 @@ fn message_body_bytes(prefix: &[u8], seq: &[u8], payload: &[u8]) -> usize {
 }
 
 /// One object. `kind` needs no escapes.
+#[inline]
 fn object(out: &mut impl Framed, kind: &[u8], write: impl FnOnce(&mut Object<'_>)) {
     out.object(|body| {
         body.extend_from_slice(b"{\"type\":\"");
@@ -216,6 +217,7 @@ struct Object<'a> {
 }
 
 impl Object<'_> {
+    #[inline]
     fn name(&mut self, name: &str) {
         self.body.extend_from_slice(b",\"");
         self.body.extend_from_slice(name.as_bytes());
@@ -223,6 +225,7 @@ impl Object<'_> {
     }
 
     /// A value that is JSON already.
+    #[inline]
     fn raw(&mut self, name: &str, value: &[u8]) {
         self.name(name);
         self.body.extend_from_slice(value);
@@ -245,16 +248,19 @@ impl Object<'_> {
         self.raw(name, if value { b"true" } else { b"false" });
     }
 
+    #[inline]
     fn string(&mut self, name: &str, value: &str) {
         self.name(name);
         json::write_string(self.body, value);
     }
 
+    #[inline]
     fn number(&mut self, name: &str, value: u64) {
         self.name(name);
         json::write_number(self.body, value);
     }
 
+    #[inline]
     fn id(&mut self, id: Option<&[u8]>) {
         if let Some(id) = id {
             self.raw("id", id);
