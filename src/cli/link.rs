@@ -206,8 +206,9 @@ impl Reading<'_> {
                     }
                     self.events.send(Event::Message(message)).map_err(|_| End::Unheard)?;
                 }
-                // Nothing of ours is binary; a pong has done its work by coming.
-                Ok(Some(Frame::Binary(_) | Frame::Pong(_))) => {}
+                // Nothing of ours is binary or, since it was not offered, compressed; a pong has
+                // done its work by coming.
+                Ok(Some(Frame::Binary(_) | Frame::Compressed(..) | Frame::Pong(_))) => {}
                 Ok(Some(Frame::Ping(payload))) => {
                     self.shared
                         .link()

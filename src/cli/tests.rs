@@ -38,7 +38,7 @@ impl Peer {
         assert!(head.starts_with("GET /ws HTTP/1.1\r\n"), "{head}");
         let key = head.split("Sec-WebSocket-Key: ").nth(1).expect("a key");
         let mut answer = Vec::new();
-        handshake::write_accept(&mut answer, &key[..24], Some(handshake::SUBPROTOCOL));
+        handshake::write_accept(&mut answer, &key[..24], Some(handshake::SUBPROTOCOL), None);
         // Its first message comes in the same packet: what follows the head must not get lost.
         let welcome = br#"{"type":"welcome","client":"c","message_bytes_max":150}"#;
         write_frame(&mut answer, Opcode::Text, welcome);

@@ -96,7 +96,7 @@ const GIB: u64 = 1 << 30;
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(86_400);
 
 /// Every key, in the order of the file.
-pub static KEYS: [Key; 35] = [
+pub static KEYS: [Key; 38] = [
     Key {
         name: "listen",
         flag: Some(Flag::Value("ADDRESS")),
@@ -171,6 +171,24 @@ pub static KEYS: [Key; 35] = [
             Cors::Any => quoted("*"),
             Cors::Listed(origins) => format!("{origins:?}"),
         },
+    },
+    Key {
+        name: "compression",
+        flag: None,
+        help: "Whether messages are compressed for clients that offer permessage-deflate: each once \
+               for all of them. It costs CPU for every message of some length, and saves bandwidth.",
+        set: |config, value| set(&mut config.compression, value.boolean()),
+        show: |config| config.compression.to_string(),
+    },
+    Key {
+        name: "compression_level",
+        flag: None,
+        help: "How hard is tried, from 1 to 9. 1 takes half the time of 2 and a third more bytes; \
+               beyond 2 little is gained.",
+        set: |config, value| {
+            set(&mut config.compression_level, value.count(1..=9).map(|level| level as u32))
+        },
+        show: |config| config.compression_level.to_string(),
     },
     Key {
         name: "overflow",
@@ -297,6 +315,20 @@ pub static KEYS: [Key; 35] = [
         help: "Bytes queued for one client that does not read, before `overflow` decides.",
         set: |config, value| set(&mut config.limits.outbox_bytes_max, size(value, 1024..=GIB)),
         show: |config| shown_size(config.limits.outbox_bytes_max as u64),
+    },
+    Key {
+        name: "limits.compression_window_bytes_max",
+        flag: None,
+        help: "Bytes kept of what a client said in compressed messages, so that its next ones can \
+               refer back to them, or \"off\". Each client that publishes costs as much.",
+        set: |config, value| {
+            let bytes = or_off(value, |value| size(value, 512..=32 * 1024));
+            set(&mut config.limits.compression_window_bytes_max, bytes)
+        },
+        show: |config| match config.limits.compression_window_bytes_max {
+            Some(bytes) => shown_size(bytes as u64),
+            None => quoted(OFF),
+        },
     },
     Key {
         name: "limits.memory_max",

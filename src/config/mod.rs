@@ -48,6 +48,12 @@ pub struct Config {
     pub echo: bool,
     /// Whose pages may use the doors, beside those of the server itself.
     pub cors: Cors,
+    /// Whether messages are compressed for clients that offer permessage-deflate (RFC 7692).
+    pub compression: bool,
+    /// How hard is tried, from 1 to 9. Level 2 was measured to take 10 to 15 us for a message of up
+    /// to 1 KiB and to leave a third of 1 KiB of JSON; level 1 is twice as fast and leaves a third
+    /// more; level 6 takes up to twice as long for 5 % less.
+    pub compression_level: u32,
     /// How much of everything.
     pub limits: Limits,
     /// How long things may take.
@@ -83,6 +89,10 @@ pub struct Limits {
     pub outbox_messages_max: usize,
     /// Bytes queued for one client that does not read.
     pub outbox_bytes_max: usize,
+    /// Bytes kept of what a client said in compressed messages, so that its next ones can refer
+    /// back to them; `None`: each stands alone. 4 KiB hold the last few messages of a publisher,
+    /// and so nearly all that there is to gain.
+    pub compression_window_bytes_max: Option<usize>,
     /// Bytes the whole process may hold: the one ceiling over everything that can grow.
     pub memory_max: u64,
 }
@@ -172,6 +182,8 @@ impl Default for Config {
             descriptors: Descriptors::Auto,
             echo: false,
             cors: Cors::Off,
+            compression: true,
+            compression_level: 2,
             limits: Limits::default(),
             timing: Timing::default(),
             socket: SocketOptions::default(),
@@ -193,6 +205,7 @@ impl Default for Limits {
             channels_max: 100_000,
             outbox_messages_max: 256,
             outbox_bytes_max: 64 * 1024,
+            compression_window_bytes_max: Some(4 * 1024),
             memory_max: 1024 * 1024 * 1024,
         }
     }

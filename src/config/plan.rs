@@ -33,6 +33,11 @@ pub const COMPLETION_ENTRIES: u64 = 8 * 1024;
 /// further one takes about 24; the rest is for pages and lists that are half full.
 pub const CONNECTION_BYTES: u64 = 512;
 
+/// What one shard needs to compress and to inflate, as zlib-rs takes it: two compressors (262 and
+/// 248 KiB: hash table, symbols, what is to be written, window), one that inflates (48 KiB), and a
+/// buffer of each.
+const COMPRESSION_BYTES: u64 = 704 << 10;
+
 /// What one channel costs while nobody publishes: name, prefix, numbering, table entries.
 pub const CHANNEL_BYTES: u64 = 512;
 
@@ -125,6 +130,18 @@ impl MemoryPlan {
                 how: format!("limits.channels_max {channels} x {CHANNEL_BYTES}"),
             },
         ];
+        if config.compression {
+            // `/echo` compresses beside the hub.
+            let compression = COMPRESSION_BYTES * if config.echo { 2 } else { 1 };
+            lines.push(Line {
+                name: "compression",
+                bytes: shards * (compression + message),
+                how: format!(
+                    "{shards} shards x ({} + limits.message_bytes_max)",
+                    Size(compression)
+                ),
+            });
+        }
         let fixed: u64 = lines.iter().map(|line| line.bytes).sum();
         let memory_max = config.limits.memory_max;
         lines.push(Line {

@@ -7,12 +7,16 @@ use super::{Afterwards, Answer, Conn, EndReason, Event, Expired, Page, Settings}
 use crate::fuzz::{Choices, cuts};
 use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::proto::http::{Body, Cors, Framing, Piece, Refusal, write_chunk, write_last_chunk};
+use crate::proto::ws::deflate::{Codec, Deflater, Inflater, Reach};
 use crate::proto::ws::frame::{FrameHeader, Opcode, Role, write_masked};
 use crate::proto::ws::{self, Decoder, close};
 use crate::time::Time;
 
 /// Memory of a decoder beside its message: its own state, and a control frame that grows.
 const DECODER_BYTES_MAX: usize = 512;
+
+/// Bytes of what a client said that its next messages may refer back to.
+const WINDOW_BYTES_MAX: usize = 512;
 
 /// Lives a life as the input says, then lets time pass until it is over.
 ///
@@ -59,6 +63,8 @@ fn settings(choices: &mut Choices<'_>) -> Settings {
         pong_timeout: Duration::from_secs(1),
         idle_timeout: choices.one_of(&[None, Some(60), Some(1)]).map(Duration::from_secs),
         close_timeout: Duration::from_secs(choices.one_of(&[3, 0])),
+        compression: bits & 2 == 0,
+        compression_window_bytes_max: if bits & 4 == 0 { WINDOW_BYTES_MAX } else { 0 },
         echo: bits & 1 == 0,
         pages: vec![Page { path: "/", content_type: "text/html; charset=utf-8", body: b"<p>hi" }],
     }
@@ -97,6 +103,10 @@ impl Step {
             let mut out = Vec::new();
             let key = "dGhlIHNhbXBsZSBub25jZQ==";
             ws::handshake::write_request(&mut out, "example.org", path, key, None);
+            out.truncate(out.len() - 2);
+            out.extend_from_slice(
+                b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n",
+            );
             Self::Bytes(out)
         };
         match choices.byte() % 16 {
@@ -111,7 +121,11 @@ impl Step {
                 // A frame with any first byte, sound otherwise.
                 let first = choices.byte();
                 let key = [choices.byte(), 0, 7, 0xff];
-                let payload = raw(choices).repeat(1 + usize::from(choices.byte() % 16));
+                let mut payload = raw(choices).repeat(1 + usize::from(choices.byte() % 16));
+                // What says that it is compressed is so every other time.
+                if first & COMPRESSED != 0 && key[0] & 1 != 0 {
+                    payload = compressed(&payload);
+                }
                 let mut out = Vec::new();
                 write_masked(&mut out, Opcode::Text, &payload, key);
                 out[0] = first;
@@ -171,10 +185,24 @@ fn publish_request(choices: &mut Choices<'_>) -> Vec<u8> {
     out
 }
 
+/// RFC 7692 6: the bit that says that a message is compressed.
+const COMPRESSED: u8 = 0x40;
+
+/// `message` as a client compresses it; one that does not become shorter is refused.
+fn compressed(message: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    if !Deflater::new(6).write_frame(&mut frame, Opcode::Text, message, Reach::Narrow) {
+        return message.to_vec();
+    }
+    let parsed = FrameHeader::parse_extended(&frame, Role::Client, true);
+    let (_, header_bytes) = parsed.expect("a sound header").expect("a whole header");
+    frame.split_off(header_bytes)
+}
+
 /// What a connection told its server.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
-    Opened { hub: bool },
+    Opened { hub: bool, compression: Option<Reach> },
     Text(Vec<u8>),
     Publishing,
     Object(Vec<u8>),
@@ -188,6 +216,7 @@ enum Seen {
 struct Life {
     conn: Conn,
     settings: Settings,
+    codec: Codec,
     now: Time,
     fed_bytes: usize,
     seen: Vec<Seen>,
@@ -211,6 +240,7 @@ impl Life {
         Self {
             conn: Conn::accepted(Time::START, &mut random),
             settings,
+            codec: Codec::new(6),
             now: Time::START,
             fed_bytes: 0,
             seen: Vec::new(),
@@ -281,11 +311,11 @@ impl Life {
     fn receive(&mut self, piece: &mut [u8]) {
         self.fed_bytes += piece.len();
         let mut input = piece;
-        let Self { conn, settings, now, said, .. } = self;
+        let Self { conn, settings, codec, now, said, .. } = self;
         let mut told = Vec::new();
-        while let Some(event) = conn.receive(*now, &mut input, said, settings) {
+        while let Some(event) = conn.receive(*now, &mut input, said, codec, settings) {
             told.push(match event {
-                Event::Opened { hub } => Seen::Opened { hub },
+                Event::Opened { hub, compression } => Seen::Opened { hub, compression },
                 Event::Text(text) => Seen::Text(text.to_vec()),
                 Event::Publishing => Seen::Publishing,
                 Event::Object(object) => Seen::Object(object.to_vec()),
@@ -306,8 +336,9 @@ impl Life {
     fn hear(&mut self, seen: Seen) {
         assert_eq!(self.ended, None, "{seen:?} after the end");
         match seen {
-            Seen::Opened { hub } => {
+            Seen::Opened { hub, compression } => {
                 assert_eq!(self.is_hub.replace(hub), None, "opened once");
+                assert!(self.settings.compression || compression.is_none());
                 assert!(hub || self.settings.echo);
                 self.seen.push(seen);
             }
@@ -421,6 +452,8 @@ impl Life {
         };
         // Vectors double, and neither bound nor claim makes them grow: bytes do.
         let most = (2 * self.fed_bytes).min(2 * most) + DECODER_BYTES_MAX;
+        // What may be referred back to is what came inflated.
+        let most = most + if self.settings.compression { WINDOW_BYTES_MAX } else { 0 };
         assert!(self.conn.held_bytes() <= most, "{} bytes are held", self.conn.held_bytes());
         let furthest = [
             self.settings.handshake_timeout,
@@ -519,10 +552,11 @@ impl Life {
 /// The code of the close frame that ends `frames`, if one does. All are whole and sound.
 fn check_frames(mut frames: Vec<u8>) -> Option<u16> {
     let mut input = frames.as_mut_slice();
-    let mut decoder = Decoder::new(Role::Client);
+    let mut decoder = Decoder::with_compression(Role::Client);
+    let mut inflater = Inflater::default();
     loop {
         let Some((header, header_bytes)) =
-            FrameHeader::parse(input, Role::Client).expect("a sound header")
+            FrameHeader::parse_extended(input, Role::Client, true).expect("a sound header")
         else {
             assert!(input.is_empty(), "the last frame is whole");
             return None;
@@ -532,6 +566,10 @@ fn check_frames(mut frames: Vec<u8>) -> Option<u16> {
             Some(ws::Event::Close(said)) => {
                 assert!(is_last, "nothing follows the good-bye");
                 return Some(said.expect("we always say why").0);
+            }
+            Some(ws::Event::Compressed(opcode, payload)) => {
+                let message = inflater.inflate(b"", payload, usize::MAX >> 1).expect("sound, too");
+                assert!(opcode == Opcode::Binary || std::str::from_utf8(message).is_ok());
             }
             Some(_) => assert_eq!(decoder.held_bytes(), 0),
             None => panic!("the last frame is whole"),

@@ -4,6 +4,7 @@ use super::publish::{self, Publish};
 use super::{Page, Settings};
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
 use crate::proto::http::{self, HeaderSlots, Manner, Refusal, Request};
+use crate::proto::ws::extension::Agreement;
 use crate::proto::ws::handshake;
 use crate::time::Time;
 
@@ -29,7 +30,7 @@ pub(super) enum Outcome {
     /// More bytes are needed.
     Incomplete,
     /// It is a WebSocket now; the answer has been written.
-    Upgraded(Service),
+    Upgraded(Service, Option<Agreement>),
     /// Objects to be published follow, and are to be answered.
     Publishes(Box<Publish>),
     /// It was answered with a page and the connection ends.
@@ -93,7 +94,7 @@ fn answer(now: Time, bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -
         Err(refusal) => return (refuse(refusal, replies), bytes.len()),
     };
     let outcome = match route(&request, settings) {
-        Ok(Route::Upgrade(service)) => upgrade(&request, service, replies),
+        Ok(Route::Upgrade(service)) => upgrade(&request, service, replies, settings),
         Ok(Route::Page(page)) => {
             let head_only = request.method == "HEAD";
             http::write_response(replies, 200, page.content_type, page.body, head_only);
@@ -134,10 +135,16 @@ fn upgrade(
     request: &Request<'_>,
     service: Service,
     replies: &mut Vec<u8>,
+    settings: &Settings,
 ) -> Result<Outcome, Refusal> {
     let upgrade = handshake::check(request)?;
-    handshake::write_accept(replies, upgrade.key, handshake::choose_protocol(&upgrade));
-    Ok(Outcome::Upgraded(service))
+    let agreement = match settings.compression {
+        true => upgrade.compression(settings.compression_window_bytes_max)?,
+        false => None,
+    };
+    let protocol = handshake::choose_protocol(&upgrade);
+    handshake::write_accept(replies, upgrade.key, protocol, agreement.as_ref());
+    Ok(Outcome::Upgraded(service, agreement))
 }
 
 /// Everything but the objects themselves is said here; also to a browser that asks beforehand.

@@ -5,14 +5,15 @@
 //! rules, the HTTP answers, the pings and the time limits of a connection. It does no I/O, reads
 //! no clock, and knows nothing of channels.
 //!
-//! Reading order: this page (the verbs), `handshake`, `receive`, `publish` and `closing` (the
-//! phases), `keepalive` (when what is due).
+//! Reading order: this page (the verbs), `receive` (what bytes mean), `handshake`, `open`, `publish`
+//! and `closing` (the phases), `keepalive` (when what is due).
 #![forbid(unsafe_code)]
 
 mod closing;
 mod end;
 mod handshake;
 mod keepalive;
+mod open;
 mod publish;
 mod receive;
 mod settings;
@@ -23,12 +24,14 @@ pub mod fuzz;
 mod tests;
 
 use crate::proto::http::{self, Manner, Refusal};
-use crate::proto::ws::frame::{Opcode, Role, write_frame};
-use crate::proto::ws::{Decoder, close};
+use crate::proto::ws::close;
+use crate::proto::ws::deflate::Reach;
+use crate::proto::ws::frame::{Opcode, write_frame};
 use crate::time::Time;
 use closing::Closing;
-use handshake::{Handshake, Service};
+use handshake::Handshake;
 use keepalive::{Due, Keepalive};
+use open::Open;
 use publish::Publish;
 
 pub use end::EndReason;
@@ -50,10 +53,13 @@ enum Stage {
     /// HTTP.
     Handshake(Handshake),
     /// WebSocket frames.
-    Open { decoder: Decoder, service: Service },
+    Open(Open),
     /// HTTP: a body that comes in.
     Publish(Box<Publish>),
 }
+
+/// Idle connections are what there is most of.
+const _: () = assert!(size_of::<Conn>() <= 88);
 
 /// What the bytes of a client, or the time, mean for the rest of the server.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,6 +68,8 @@ pub enum Event<'a> {
     Opened {
         /// Whether its messages are for the hub.
         hub: bool,
+        /// Whether its messages may be sent compressed, and how.
+        compression: Option<Reach>,
     },
     /// A text message for the hub, valid UTF-8.
     Text(&'a mut [u8]),
@@ -156,7 +164,7 @@ impl Conn {
         let until = now + settings.close_timeout;
         self.closing = Some(match self.stage {
             Stage::Handshake(_) | Stage::Publish(_) => Closing::done(until),
-            Stage::Open { .. } => {
+            Stage::Open(_) => {
                 close::write_close(replies, code, reason);
                 Closing::handshake(until)
             }
@@ -238,19 +246,19 @@ impl Conn {
             (Some(closing), _) => closing.until(),
             (None, Stage::Handshake(_)) => self.keepalive.opened() + settings.handshake_timeout,
             (None, Stage::Publish(publish)) => publish.until(),
-            (None, Stage::Open { .. }) => match self.keepalive.due(now, settings) {
+            (None, Stage::Open(_)) => match self.keepalive.due(now, settings) {
                 Due::Later(time) => time,
                 Due::Ping | Due::PongTimeout | Due::IdleTimeout => now,
             },
         }
     }
 
-    /// Forgets what is incomplete, on a connection that is closing: nothing more is understood.
+    /// Forgets what it has heard, on a connection that is closing: nothing more is understood.
     pub fn abandon(&mut self, now: Time, settings: &Settings) {
         self.closing = Some(Closing::linger(now + settings.close_timeout));
         match &mut self.stage {
             Stage::Handshake(handshake) => *handshake = Handshake::default(),
-            Stage::Open { decoder, .. } => *decoder = Decoder::new(Role::Server),
+            Stage::Open(open) => open.abandon(),
             Stage::Publish(publish) => publish.abandon(),
         }
     }
@@ -264,7 +272,7 @@ impl Conn {
     /// Whether the client's life goes on and its WebSocket is open.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.closing.is_none() && matches!(self.stage, Stage::Open { .. })
+        self.closing.is_none() && matches!(self.stage, Stage::Open(_))
     }
 
     /// Whether the client's life has ended.
@@ -273,13 +281,22 @@ impl Conn {
         self.closing.is_some()
     }
 
-    /// Bytes kept of what is incomplete.
+    /// Bytes kept of what is incomplete, and of what a compressed message may refer back to.
     #[must_use]
     pub fn held_bytes(&self) -> usize {
         match &self.stage {
             Stage::Handshake(handshake) => handshake.held_bytes(),
-            Stage::Open { decoder, .. } => decoder.held_bytes(),
+            Stage::Open(open) => open.held_bytes(),
             Stage::Publish(publish) => publish.held_bytes(),
+        }
+    }
+
+    /// Bytes of these that a compressed message may refer back to.
+    #[must_use]
+    pub fn window_bytes(&self) -> usize {
+        match &self.stage {
+            Stage::Handshake(_) | Stage::Publish(_) => 0,
+            Stage::Open(open) => open.window_bytes(),
         }
     }
 }

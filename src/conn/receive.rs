@@ -1,52 +1,65 @@
 //! What received bytes mean, phase by phase.
 
 use super::handshake::{Outcome, Service};
+use super::open::{Open, echo};
 use super::publish::{Answer, Step};
 use super::{Closing, Conn, EndReason, Event, Settings, Stage};
-use crate::proto::ws::frame::{Opcode, Role, write_frame};
-use crate::proto::ws::{self, Decoder, Violation, close};
+use crate::proto::ws::deflate::Codec;
+use crate::proto::ws::frame::Opcode;
+use crate::proto::ws::{self, Violation, close};
 use crate::time::Time;
 
 impl Conn {
     /// Hands out what the front of `input` means and moves `input` past it; `None` when all of it
-    /// is used up (what is incomplete is kept inside). Replies are appended to `replies`.
+    /// is used up (what is incomplete is kept inside). Replies are appended to `replies`. `codec`
+    /// is any, the same for all connections.
     #[inline]
     pub fn receive<'s, 'i: 's>(
         &'s mut self,
         now: Time,
         input: &mut &'i mut [u8],
         replies: &mut Vec<u8>,
+        codec: &'s mut Codec,
         settings: &Settings,
     ) -> Option<Event<'s>> {
         self.keepalive.heard(now);
         let until = now + settings.close_timeout;
         if let Some(closing) = &mut self.closing {
             let decoder = match &mut self.stage {
-                Stage::Open { decoder, .. } => Some(decoder),
+                Stage::Open(open) => Some(&mut open.decoder),
                 Stage::Handshake(_) | Stage::Publish(_) => None,
             };
             closing.receive(input, decoder, settings.message_bytes_max);
             return None;
         }
-        if !matches!(self.stage, Stage::Open { .. }) {
+        if !matches!(self.stage, Stage::Open(_)) {
             return self.receive_http(now, input, replies, settings);
         }
-        let Stage::Open { decoder, service } = &mut self.stage else {
+        let Stage::Open(open) = &mut self.stage else {
             unreachable!("the others were handled above")
         };
+        let (service, reach) = (open.service, open.reach());
         let closing = &mut self.closing;
-        let event = match decoder.next(input, settings.message_bytes_max) {
+        let Codec { inflater, deflater } = codec;
+        let event = match open.next(input, inflater, settings.message_bytes_max) {
             Ok(Some(event)) => event,
             Ok(None) => return None,
             Err(violation) => return Some(fail(violation, closing, until, replies)),
         };
-        Some(match (event, *service) {
+        Some(match (event, service) {
             (ws::Event::Text(text), Service::Hub) => {
                 self.keepalive.message(now);
                 Event::Text(text)
             }
-            (ws::Event::Text(text), Service::Echo) => echo(Opcode::Text, text, replies),
-            (ws::Event::Binary(binary), Service::Echo) => echo(Opcode::Binary, binary, replies),
+            (ws::Event::Text(text), Service::Echo) => {
+                echo(Opcode::Text, text, replies, reach.map(|reach| (reach, deflater)));
+                Event::Handled
+            }
+            (ws::Event::Binary(binary), Service::Echo) => {
+                echo(Opcode::Binary, binary, replies, reach.map(|reach| (reach, deflater)));
+                Event::Handled
+            }
+            (ws::Event::Compressed(..), _) => unreachable!("an open WebSocket inflates"),
             (ws::Event::Binary(_), Service::Hub) => {
                 let reason = "ringcast.json.v1 is text; binary frames are not taken";
                 close::write_close(replies, close::UNSUPPORTED_DATA, reason);
@@ -54,7 +67,10 @@ impl Conn {
                 Event::Ending(EndReason::UnacceptableMessage)
             }
             // RFC 6455 5.5.2 and 5.5.3: a ping is answered by a pong with the same payload.
-            (ws::Event::Ping(payload), _) => echo(Opcode::Pong, payload, replies),
+            (ws::Event::Ping(payload), _) => {
+                echo(Opcode::Pong, payload, replies, None);
+                Event::Handled
+            }
             (ws::Event::Pong(_), _) => Event::Handled,
             // RFC 6455 5.5.1: a close frame is answered by one that typically echoes its code.
             (ws::Event::Close(said), _) => {
@@ -80,10 +96,12 @@ impl Conn {
         if let Stage::Handshake(handshake) = &mut self.stage {
             let ending = match handshake.receive(now, input, replies, settings) {
                 Outcome::Incomplete => return None,
-                Outcome::Upgraded(service) => {
+                Outcome::Upgraded(service, agreement) => {
                     self.keepalive.message(now);
-                    self.stage = Stage::Open { decoder: Decoder::new(Role::Server), service };
-                    return Some(Event::Opened { hub: service == Service::Hub });
+                    let open = Open::new(service, agreement);
+                    let compression = open.reach();
+                    self.stage = Stage::Open(open);
+                    return Some(Event::Opened { hub: service == Service::Hub, compression });
                 }
                 Outcome::Publishes(publish) => {
                     self.stage = Stage::Publish(publish);
@@ -124,11 +142,6 @@ impl Conn {
         self.linger(now, settings);
         Some(event)
     }
-}
-
-fn echo<'a>(opcode: Opcode, payload: &[u8], replies: &mut Vec<u8>) -> Event<'a> {
-    write_frame(replies, opcode, payload);
-    Event::Handled
 }
 
 /// RFC 6455 7.1.7: fail the connection, saying why.

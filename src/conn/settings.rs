@@ -25,6 +25,11 @@ pub struct Settings {
     pub close_timeout: Duration,
     /// Whose pages may publish and read answers.
     pub cors: Cors,
+    /// Whether messages may come and go compressed.
+    pub compression: bool,
+    /// Bytes of what a client has said that its next compressed message may refer back to. They are
+    /// kept for each client that makes use of it.
+    pub compression_window_bytes_max: usize,
     /// Whether `/echo` answers.
     pub echo: bool,
     /// What GET answers, by path.

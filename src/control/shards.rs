@@ -272,6 +272,8 @@ fn shard_settings(config: &Config, index: usize, home_seed: u64) -> shard::Setti
             idle_timeout: timing.idle_timeout,
             close_timeout: timing.close_timeout,
             cors: config.cors.clone(),
+            compression: config.compression,
+            compression_window_bytes_max: limits.compression_window_bytes_max.unwrap_or(0),
             echo: config.echo,
             pages: web::PAGES.to_vec(),
         },
@@ -285,6 +287,7 @@ fn shard_settings(config: &Config, index: usize, home_seed: u64) -> shard::Setti
             },
             channels_per_client_max: limits.channels_per_client_max,
             channels_max: limits.channels_max.div_ceil(config.shards),
+            compression_level: config.compression_level,
             // A quarter of the share is for messages that clients have not finished sending.
             memory_bytes_max: share / 4 * 3,
             rules: config.rules(),

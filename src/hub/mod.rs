@@ -81,6 +81,8 @@ pub struct Settings {
     pub channels_per_client_max: usize,
     /// Channels this shard may keep numbering for.
     pub channels_max: usize,
+    /// How hard compressing a message is tried, from 1 to 9.
+    pub compression_level: u32,
     /// Bytes this hub may hold in segments and replies.
     pub memory_bytes_max: usize,
     /// What happens where messages do not fit.

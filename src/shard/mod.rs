@@ -35,6 +35,7 @@ use crate::conn::Conn;
 use crate::hub::{ClientId, Hub, ShardIndex};
 use crate::io::{Completion, Driver, Sent};
 use crate::mem::{Key, Table};
+use crate::proto::ws::deflate::Codec;
 use crate::time::{Clock, Time, Wheel};
 use drain::Drain;
 use publish::Answers;
@@ -73,8 +74,11 @@ pub struct Shard<D> {
     held_back: Vec<Key>,
     /// Connections with answers that can be given, each once.
     answered: Vec<Key>,
-    /// Bytes that connections keep of incomplete messages, and of answers to be given in order.
+    /// Bytes that connections keep of incomplete messages, for later compressed ones, and of answers
+    /// to be given in order.
     held_bytes: usize,
+    /// What inflates for all connections.
+    codec: Codec,
     scratch: Scratch,
 }
 
@@ -85,7 +89,8 @@ struct Connection {
     peer: IpAddr,
     /// Answers to publishes over HTTP that are still to be given.
     answers: Option<Box<Answers>>,
-    /// What it keeps of incomplete messages and of answers, as counted in `Shard::held_bytes`.
+    /// What it keeps of incomplete messages, for later ones and of answers, as counted in
+    /// `Shard::held_bytes`.
     held_bytes: u32,
     /// Counts against the limits of [`Admission`].
     admitted: bool,
@@ -142,6 +147,7 @@ impl<D: Driver> Shard<D> {
         let Shared { post, admission, metrics } = shared;
         Self {
             index: settings.hub.shard,
+            codec: Codec::new(settings.hub.compression_level),
             hub: Hub::new(settings.hub.clone(), random.fork()),
             settings,
             driver,

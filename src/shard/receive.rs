@@ -25,7 +25,7 @@ impl<D: Driver> Shard<D> {
         let mut ending = None;
         let mut malformed = None;
         while let Some(event) =
-            connection.conn.receive(now, &mut input, replies, &self.settings.conn)
+            connection.conn.receive(now, &mut input, replies, &mut self.codec, &self.settings.conn)
         {
             match event {
                 Event::Text(text) => {
@@ -62,7 +62,7 @@ impl<D: Driver> Shard<D> {
                     self.hub.collect_answers(socket);
                     self.wheel.set(socket, connection.conn.deadline(now, &self.settings.conn));
                 }
-                Event::Opened { hub } => {
+                Event::Opened { hub, .. } => {
                     self.metrics.handshakes_ok.add(1);
                     self.metrics.clients.add(1);
                     connection.client = true;
@@ -99,7 +99,8 @@ impl<D: Driver> Shard<D> {
                 ending = Some(EndReason::Malformed);
             }
             // The peer's own good-bye may stand behind it.
-            let event = conn.receive(now, &mut input, replies, &self.settings.conn);
+            let event =
+                conn.receive(now, &mut input, replies, &mut self.codec, &self.settings.conn);
             debug_assert_eq!(event, None, "a closing connection has no events");
         }
         let is_closing = connection.conn.is_closing();

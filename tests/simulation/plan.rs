@@ -447,6 +447,8 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
             pong_timeout: draw.millis(200, 10_000).min(ping_interval),
             idle_timeout: (closes && draw.one_in(8)).then(|| draw.millis(1_000, 60_000)),
             close_timeout: draw.millis(200, 3_000),
+            compression: true,
+            compression_window_bytes_max: 4096,
             echo: false,
             pages: vec![conn::Page { path: "/", content_type: "text/plain", body: b"hello" }],
         },
@@ -460,6 +462,7 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
             },
             channels_per_client_max: draw.scale(1, 16) as usize,
             channels_max: if draw.one_in(5) { draw.0.usize(1..4) } else { 1_000 },
+            compression_level: 2,
             memory_bytes_max: if tight { draw.scale(2_000, 40_000) as usize } else { 4 * PLENTY },
             rules: Rules {
                 rules: vec![

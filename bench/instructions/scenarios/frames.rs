@@ -31,7 +31,13 @@ pub(super) const ALL: Scenarios = &[
 ];
 
 fn header(meter: &mut Meter, payload_bytes: u64) {
-    let header = FrameHeader { fin: true, opcode: Opcode::Text, mask: Some(KEY), payload_bytes };
+    let header = FrameHeader {
+        fin: true,
+        compressed: false,
+        opcode: Opcode::Text,
+        mask: Some(KEY),
+        payload_bytes,
+    };
     let mut bytes = Vec::new();
     header.encode(&mut bytes);
     let parse = || {

@@ -32,6 +32,7 @@ pub(super) fn settings() -> Settings {
         outbox: Capacity { messages: 256, bytes: 65_536 },
         channels_per_client_max: 128,
         channels_max: 100_000,
+        compression_level: 2,
         memory_bytes_max: 1 << 30,
         rules: Rules { rules: Vec::new(), default: Rule::default() },
     }

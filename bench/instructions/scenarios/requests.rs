@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ringcast::conn::{self, Conn, Event};
 use ringcast::proto::envelope::{self, Parser, Request};
+use ringcast::proto::ws::deflate::{Codec, Reach};
 use ringcast::time::Time;
 
 use super::Scenarios;
@@ -107,6 +108,8 @@ pub(super) fn conn_settings() -> conn::Settings {
         pong_timeout: Duration::from_secs(10),
         idle_timeout: None,
         close_timeout: Duration::from_secs(5),
+        compression: true,
+        compression_window_bytes_max: 4 * 1024,
         echo: false,
         pages: Vec::new(),
     }
@@ -120,11 +123,12 @@ fn handshake(meter: &mut Meter) {
         (0..=HANDSHAKES).map(|_| Conn::accepted(Time::START, &mut random)).collect();
     let mut request = UPGRADE.to_vec();
     let mut replies = Vec::with_capacity(1024);
+    let mut codec = Codec::new(2);
     let mut open = |conn: &mut Conn| {
         replies.clear();
         let mut input = request.as_mut_slice();
-        let event = conn.receive(Time::START, &mut input, &mut replies, &settings);
-        assert_eq!(event, Some(Event::Opened { hub: true }));
+        let event = conn.receive(Time::START, &mut input, &mut replies, &mut codec, &settings);
+        assert_eq!(event, Some(Event::Opened { hub: true, compression: Some(Reach::Wide) }));
         assert!(replies.starts_with(b"HTTP/1.1 101 "));
     };
     let (first, rest) = conns.split_first_mut().expect("there are some");

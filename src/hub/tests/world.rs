@@ -46,6 +46,7 @@ pub(super) fn settings() -> Settings {
         outbox: Capacity { messages: 8, bytes: 4_096 },
         channels_per_client_max: 4,
         channels_max: 100,
+        compression_level: 2,
         memory_bytes_max: 1 << 20,
         rules: Rules {
             rules: [("new*", Overflow::DropNewest), ("close*", Overflow::Close)]

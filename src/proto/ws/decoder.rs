@@ -5,7 +5,8 @@
 //! what is incomplete when the buffer ends is kept, in a box that exists as long as it is needed:
 //! an idle decoder is 16 bytes.
 //!
-//! Frames become messages here; what a single header may say is [`super::frame`]'s rule.
+//! Frames become messages here; what a single header may say is [`super::frame`]'s rule, and what
+//! a compressed message says is [`super::deflate`]'s.
 
 use std::mem;
 
@@ -22,6 +23,9 @@ pub enum Event<'a> {
     Text(&'a mut [u8]),
     /// A binary message.
     Binary(&'a mut [u8]),
+    /// A message to be inflated, of this kind: [`Opcode::Text`], which is still to be checked to
+    /// be UTF-8, or [`Opcode::Binary`].
+    Compressed(Opcode, &'a [u8]),
     /// A ping, to be answered by a pong with the same payload.
     Ping(&'a [u8]),
     /// A pong, perhaps unasked.
@@ -38,6 +42,8 @@ pub enum Event<'a> {
 pub struct Decoder {
     partial: Option<Box<Partial>>,
     role: Role,
+    /// Whether messages may come compressed.
+    may_compress: bool,
     state: State,
 }
 
@@ -55,6 +61,22 @@ enum State {
 enum Kind {
     Text,
     Binary,
+    Compressed { is_text: bool },
+}
+
+impl Kind {
+    /// The message whose first frame has this header, if it is one of data.
+    fn of(header: &FrameHeader) -> Option<Self> {
+        let is_text = header.opcode == Opcode::Text;
+        match header.opcode {
+            Opcode::Text | Opcode::Binary if header.compressed => {
+                Some(Self::Compressed { is_text })
+            }
+            Opcode::Text => Some(Self::Text),
+            Opcode::Binary => Some(Self::Binary),
+            _ => None,
+        }
+    }
 }
 
 /// What has come of something incomplete.
@@ -109,16 +131,23 @@ impl Decoder {
     /// A decoder of what the other end of `role` sends.
     #[must_use]
     pub fn new(role: Role) -> Self {
-        Self { partial: None, role, state: State::Open }
+        Self { partial: None, role, may_compress: false, state: State::Open }
+    }
+
+    /// The same, of somebody with whom compression was agreed on (RFC 7692).
+    #[must_use]
+    pub fn with_compression(role: Role) -> Self {
+        Self { may_compress: true, ..Self::new(role) }
     }
 
     /// The next event. `input` moves past what was used; `None` means all of it was, and what
     /// was incomplete is kept inside. After a close frame the rest of the input is thrown away.
     ///
-    /// `message_bytes_max` is held against what a header claims, before a byte is kept.
+    /// `message_bytes_max` is held against what a header claims, before a byte is kept. A message
+    /// that came compressed is to be held against it once more when it is inflated.
     ///
     /// # Errors
-    /// The first rule of RFC 6455 the peer broke. The decoder stays failed: the same again.
+    /// The first rule of RFC 6455, or of RFC 7692, the peer broke. The decoder stays failed: the same again.
     #[inline]
     pub fn next<'s, 'i: 's>(
         &'s mut self,
@@ -143,6 +172,7 @@ impl Decoder {
                 Ok(Some(match kind {
                     Kind::Text => Event::Text(held),
                     Kind::Binary => Event::Binary(held),
+                    Kind::Compressed { is_text } => compressed_event(is_text, held),
                 }))
             }
             Ok(Step::HeldControl(opcode)) => {
@@ -208,6 +238,9 @@ impl Decoder {
             simd::xor_mask(payload, key, 0);
         }
         match header.opcode {
+            Opcode::Text | Opcode::Binary if header.compressed => {
+                Ok(compressed_event(header.opcode == Opcode::Text, payload))
+            }
             Opcode::Text => {
                 // RFC 6455 8.1: text is UTF-8.
                 if simdutf8::basic::from_utf8(payload).is_err() {
@@ -230,7 +263,8 @@ impl Decoder {
     #[inline]
     fn take_header(&mut self, input: &mut &mut [u8]) -> Result<Option<FrameHeader>, Violation> {
         if self.partial.as_ref().is_none_or(|partial| partial.header_bytes == 0)
-            && let Some((header, header_bytes)) = FrameHeader::parse(input, self.role)?
+            && let Some((header, header_bytes)) =
+                FrameHeader::parse_extended(input, self.role, self.may_compress)?
         {
             take(input, header_bytes);
             return Ok(Some(header));
@@ -244,7 +278,8 @@ impl Decoder {
         let kept = usize::from(partial.header_bytes);
         let bytes = (HEADER_BYTES_MAX - kept).min(input.len());
         partial.header[kept..kept + bytes].copy_from_slice(&input[..bytes]);
-        match FrameHeader::parse(&partial.header[..kept + bytes], self.role)? {
+        let header = &partial.header[..kept + bytes];
+        match FrameHeader::parse_extended(header, self.role, self.may_compress)? {
             Some((header, header_bytes)) => {
                 partial.header_bytes = 0;
                 take(input, header_bytes - kept);
@@ -279,8 +314,13 @@ impl Decoder {
             _ => {}
         }
         // The top bit of a length is never set, so this sum cannot overflow.
-        if header.payload_bytes + held as u64 > message_bytes_max as u64 {
-            return Err(Violation::MessageTooBig);
+        let bytes = header.payload_bytes + held as u64;
+        if bytes > message_bytes_max as u64 {
+            let kind = message.or_else(|| Kind::of(header));
+            let is_compressed = matches!(kind, Some(Kind::Compressed { .. }));
+            if !is_compressed || bytes > compressed_bytes_max(message_bytes_max) {
+                return Err(Violation::MessageTooBig);
+            }
         }
         Ok(message)
     }
@@ -311,11 +351,7 @@ impl Partial {
     }
 
     fn begin(&mut self, header: FrameHeader) {
-        match header.opcode {
-            Opcode::Text => self.message = Some(Kind::Text),
-            Opcode::Binary => self.message = Some(Kind::Binary),
-            _ => {}
-        }
+        self.message = Kind::of(&header).or(self.message);
         self.frame = Some(Frame { header, received: 0 });
     }
 
@@ -375,6 +411,20 @@ fn hold(held: &mut Vec<u8>, chunk: &[u8], ceiling: usize) {
         held.reserve_exact(room - held.len());
     }
     held.extend_from_slice(chunk);
+}
+
+/// Bytes that a message of `message_bytes_max` can take when it is compressed: one that cannot be
+/// compressed becomes longer, by an eighth when each byte is coded with the nine bits that the
+/// fixed code of RFC 1951 3.2.6 has for half of them.
+#[cold]
+fn compressed_bytes_max(message_bytes_max: usize) -> u64 {
+    const FRAMING_BYTES: u64 = 64;
+    let bytes = message_bytes_max as u64;
+    bytes + bytes / 8 + FRAMING_BYTES
+}
+
+fn compressed_event(is_text: bool, payload: &[u8]) -> Event<'_> {
+    Event::Compressed(if is_text { Opcode::Text } else { Opcode::Binary }, payload)
 }
 
 fn control_event(opcode: Opcode, payload: &[u8]) -> Result<Event<'_>, Violation> {

@@ -5,7 +5,7 @@
 //!  +-+-+-+-+-------+-+-------------+-----------------------+-----------+---------
 //!  |F|R|R|R| opcode|M| length 7    | length 16 (if 126)    | mask key  | payload
 //!  |I|S|S|S|       |A| 0..=125     | or 64 (if 127)        | (if MASK) |
-//!  |N|V|V|V|       |S| 126, 127    | big endian            |           |
+//!  |N|1|2|3|       |S| 126, 127    | big endian            |           |
 //!  +-+-+-+-+-------+-+-------------+-----------------------+-----------+---------
 //! ```
 //!
@@ -23,6 +23,7 @@ pub const SERVER_HEADER_BYTES_MAX: usize = 10;
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+const COMPRESSED: u8 = 0x40;
 const MASKED: u8 = 0x80;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
@@ -79,6 +80,8 @@ impl Opcode {
 pub struct FrameHeader {
     /// Whether this frame is the last of its message.
     pub fin: bool,
+    /// Whether this frame begins a compressed message (RFC 7692 6: RSV1).
+    pub compressed: bool,
     /// What the frame is for.
     pub opcode: Opcode,
     /// The key its payload is masked with.
@@ -90,20 +93,38 @@ pub struct FrameHeader {
 impl FrameHeader {
     /// Reads a header from the front of `bytes`: the header and its own length, or `None` while
     /// it is incomplete. Every rule is checked at the first byte that breaks it, so the verdict
-    /// does not depend on how the bytes were cut.
+    /// does not depend on how the bytes were cut. No extension is in use.
     ///
     /// # Errors
     /// The rules of RFC 6455 5.1, 5.2 and 5.5 that one header alone can break.
     #[inline]
     pub fn parse(bytes: &[u8], role: Role) -> Result<Option<(Self, usize)>, Violation> {
+        Self::parse_extended(bytes, role, false)
+    }
+
+    /// The same where messages may come compressed, if `may_compress`.
+    ///
+    /// # Errors
+    /// The same, and RFC 7692 6.1.
+    #[inline]
+    pub fn parse_extended(
+        bytes: &[u8],
+        role: Role,
+        may_compress: bool,
+    ) -> Result<Option<(Self, usize)>, Violation> {
         let Some(&first) = bytes.first() else { return Ok(None) };
         // RFC 6455 5.2: reserved bits are zero unless an extension gave them a meaning.
-        if first & RESERVED != 0 {
+        if first & RESERVED != 0 && (first & RESERVED != COMPRESSED || !may_compress) {
             return Err(Violation::ReservedBitSet);
         }
+        let compressed = first & COMPRESSED != 0;
         let Some(opcode) = Opcode::from_nibble(first & 0x0f) else {
             return Err(Violation::OpcodeReserved);
         };
+        // RFC 7692 6.1: the bit stands on the first frame of a data message and nowhere else.
+        if compressed && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(Violation::CompressedBitMisplaced);
+        }
         let fin = first & FIN != 0;
         // RFC 6455 5.5: control frames carry at most 125 bytes and are never fragmented.
         if opcode.is_control() && !fin {
@@ -150,17 +171,20 @@ impl FrameHeader {
         };
 
         if role == Role::Client {
-            return Ok(Some((Self { fin, opcode, mask: None, payload_bytes }, header_bytes)));
+            let header = Self { fin, compressed, opcode, mask: None, payload_bytes };
+            return Ok(Some((header, header_bytes)));
         }
         let Some(key) = bytes.get(header_bytes..header_bytes + 4) else { return Ok(None) };
         let mask = Some([key[0], key[1], key[2], key[3]]);
-        Ok(Some((Self { fin, opcode, mask, payload_bytes }, header_bytes + 4)))
+        let header = Self { fin, compressed, opcode, mask, payload_bytes };
+        Ok(Some((header, header_bytes + 4)))
     }
 
     /// Appends the header, in its shortest form.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let masked = if self.mask.is_some() { MASKED } else { 0 };
-        out.push(if self.fin { FIN } else { 0 } | self.opcode as u8);
+        let compressed = if self.compressed { COMPRESSED } else { 0 };
+        out.push(if self.fin { FIN } else { 0 } | compressed | self.opcode as u8);
         let bytes = self.payload_bytes;
         if bytes < u64::from(LENGTH_16) {
             out.push(masked | bytes as u8);
@@ -191,7 +215,16 @@ pub fn header_bytes(payload_bytes: usize) -> usize {
 /// writes the payload itself.
 #[inline]
 pub fn write_header(out: &mut Vec<u8>, opcode: Opcode, payload_bytes: usize) {
-    FrameHeader { fin: true, opcode, mask: None, payload_bytes: payload_bytes as u64 }.encode(out);
+    let payload_bytes = payload_bytes as u64;
+    FrameHeader { fin: true, compressed: false, opcode, mask: None, payload_bytes }.encode(out);
+}
+
+/// Appends an unmasked frame whose payload is a compressed message (RFC 7692 7.2.1).
+pub fn write_compressed(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    out.reserve(payload.len() + SERVER_HEADER_BYTES_MAX);
+    let payload_bytes = payload.len() as u64;
+    FrameHeader { fin: true, compressed: true, opcode, mask: None, payload_bytes }.encode(out);
+    out.extend_from_slice(payload);
 }
 
 /// Appends an unmasked frame, as a server sends it.
@@ -232,7 +265,8 @@ pub fn write_frame_with(out: &mut Vec<u8>, opcode: Opcode, write: impl FnOnce(&m
 /// Appends a masked frame, as a client sends it.
 pub fn write_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
     out.reserve(payload.len() + HEADER_BYTES_MAX);
-    FrameHeader { fin: true, opcode, mask: Some(key), payload_bytes: payload.len() as u64 }
+    let payload_bytes = payload.len() as u64;
+    FrameHeader { fin: true, compressed: false, opcode, mask: Some(key), payload_bytes }
         .encode(out);
     let start = out.len();
     out.extend_from_slice(payload);
@@ -246,23 +280,27 @@ mod tests {
     const KEY: [u8; 4] = [1, 2, 3, 4];
 
     fn header(payload_bytes: u64, mask: Option<[u8; 4]>) -> FrameHeader {
-        FrameHeader { fin: true, opcode: Opcode::Binary, mask, payload_bytes }
+        FrameHeader { fin: true, compressed: false, opcode: Opcode::Binary, mask, payload_bytes }
     }
 
     #[test]
     fn a_header_is_read_back_as_it_was_written() {
         for payload_bytes in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 32, u64::MAX >> 1] {
             for (mask, role) in [(None, Role::Client), (Some(KEY), Role::Server)] {
-                for (fin, opcode) in
-                    [(true, Opcode::Text), (false, Opcode::Binary), (false, Opcode::Continuation)]
-                {
-                    let header = FrameHeader { fin, opcode, mask, payload_bytes };
+                for (fin, compressed, opcode) in [
+                    (true, false, Opcode::Text),
+                    (true, true, Opcode::Text),
+                    (false, true, Opcode::Binary),
+                    (false, false, Opcode::Continuation),
+                ] {
+                    let header = FrameHeader { fin, compressed, opcode, mask, payload_bytes };
                     let mut out = Vec::new();
                     header.encode(&mut out);
-                    let parsed = FrameHeader::parse(&out, role);
+                    let parsed = FrameHeader::parse_extended(&out, role, true);
                     assert_eq!(parsed, Ok(Some((header, out.len()))));
                     for cut in 0..out.len() {
-                        assert_eq!(FrameHeader::parse(&out[..cut], role), Ok(None), "{cut}");
+                        let parsed = FrameHeader::parse_extended(&out[..cut], role, true);
+                        assert_eq!(parsed, Ok(None), "{cut}");
                     }
                 }
             }
@@ -290,6 +328,26 @@ mod tests {
             assert_eq!(FrameHeader::parse(bytes, Role::Server), Err(violation));
             let before = &bytes[..bytes.len() - 1];
             assert_eq!(FrameHeader::parse(before, Role::Server), Ok(None), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn the_bit_of_compression_stands_on_the_first_frame_of_a_message_if_it_may() {
+        for (first, allowed, otherwise) in [
+            (0xc1_u8, Ok(None), Err(Violation::ReservedBitSet)),
+            (0x42, Ok(None), Err(Violation::ReservedBitSet)),
+            (0xc0, Err(Violation::CompressedBitMisplaced), Err(Violation::ReservedBitSet)),
+            (0x40, Err(Violation::CompressedBitMisplaced), Err(Violation::ReservedBitSet)),
+            (0xc8, Err(Violation::CompressedBitMisplaced), Err(Violation::ReservedBitSet)),
+            (0xc9, Err(Violation::CompressedBitMisplaced), Err(Violation::ReservedBitSet)),
+            (0xe1, Err(Violation::ReservedBitSet), Err(Violation::ReservedBitSet)),
+            (0xd1, Err(Violation::ReservedBitSet), Err(Violation::ReservedBitSet)),
+            (0xa1, Err(Violation::ReservedBitSet), Err(Violation::ReservedBitSet)),
+        ] {
+            for role in [Role::Client, Role::Server] {
+                assert_eq!(FrameHeader::parse_extended(&[first], role, true), allowed, "{first:x}");
+                assert_eq!(FrameHeader::parse(&[first], role), otherwise, "{first:x}");
+            }
         }
     }
 

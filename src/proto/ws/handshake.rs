@@ -7,6 +7,7 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use sha1::{Digest, Sha1};
 
+use super::extension::{self, Agreement};
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
 use crate::proto::http::{Refusal, Request};
 
@@ -47,6 +48,16 @@ impl<'a> Upgrade<'a> {
             .flat_map(|list| list.split(','))
             .map(str::trim)
             .filter(|protocol| !protocol.is_empty())
+    }
+
+    /// What we agree on about compression, if the client offers it. See
+    /// [`extension::negotiate`].
+    ///
+    /// # Errors
+    /// The refusal of a header that is not one.
+    pub fn compression(&self, window_bytes_max: usize) -> Result<Option<Agreement>, Refusal> {
+        extension::negotiate(self.request.headers("sec-websocket-extensions"), window_bytes_max)
+            .map_err(|_| Refusal::BadRequest("Sec-WebSocket-Extensions is malformed"))
     }
 }
 
@@ -111,7 +122,12 @@ pub fn choose_protocol(upgrade: &Upgrade<'_>) -> Option<&'static str> {
 }
 
 /// Appends the answer that turns the connection into a WebSocket (RFC 6455 4.2.2).
-pub fn write_accept(out: &mut Vec<u8>, key: &str, protocol: Option<&str>) {
+pub fn write_accept(
+    out: &mut Vec<u8>,
+    key: &str,
+    protocol: Option<&str>,
+    compression: Option<&Agreement>,
+) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\n\
           Upgrade: websocket\r\n\
@@ -122,6 +138,10 @@ pub fn write_accept(out: &mut Vec<u8>, key: &str, protocol: Option<&str>) {
     if let Some(protocol) = protocol {
         out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
         out.extend_from_slice(protocol.as_bytes());
+    }
+    if let Some(agreement) = compression {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+        agreement.write(out);
     }
     out.extend_from_slice(b"\r\n\r\n");
 }

@@ -1,9 +1,9 @@
-//! Every way a peer can break RFC 6455: one rule, one variant, so that a test, a log line and a
+//! Every way a peer can break RFC 6455 and RFC 7692: one rule, one variant, so that a test, a log line and a
 //! metric can name it.
 
 use std::fmt;
 
-/// A rule of RFC 6455 the peer has broken. The connection fails with [`Violation::close_code`].
+/// A rule of RFC 6455 or RFC 7692 the peer has broken. The connection fails with [`Violation::close_code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
     /// A reserved bit is set and no extension was agreed on.
@@ -36,11 +36,15 @@ pub enum Violation {
     TextNotUtf8,
     /// A message longer than the receiver takes.
     MessageTooBig,
+    /// The bit that says "compressed" on a frame that begins no message.
+    CompressedBitMisplaced,
+    /// A compressed message that is not DEFLATE data, or not all of it.
+    DeflateBroken,
 }
 
 impl Violation {
     /// All of them, for metrics that must exist before they count.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::ReservedBitSet,
         Self::OpcodeReserved,
         Self::FrameNotMasked,
@@ -56,6 +60,8 @@ impl Violation {
         Self::CloseReasonNotUtf8,
         Self::TextNotUtf8,
         Self::MessageTooBig,
+        Self::CompressedBitMisplaced,
+        Self::DeflateBroken,
     ];
 
     /// The code of the close frame that answers it.
@@ -63,7 +69,7 @@ impl Violation {
     pub fn close_code(self) -> u16 {
         use super::close::{INVALID_PAYLOAD, MESSAGE_TOO_BIG, PROTOCOL_ERROR};
         match self {
-            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 => INVALID_PAYLOAD,
+            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 | Self::DeflateBroken => INVALID_PAYLOAD,
             Self::MessageTooBig => MESSAGE_TOO_BIG,
             _ => PROTOCOL_ERROR,
         }
@@ -88,24 +94,28 @@ impl Violation {
             Self::CloseReasonNotUtf8 => "close reason is not UTF-8",
             Self::TextNotUtf8 => "text is not UTF-8",
             Self::MessageTooBig => "message longer than message_bytes_max",
+            Self::CompressedBitMisplaced => "compressed bit on a frame that begins no message",
+            Self::DeflateBroken => "compressed message is broken",
         }
     }
 
-    /// The section of RFC 6455 that has the rule.
+    /// The RFC and the section of it that has the rule.
     #[must_use]
     pub fn section(self) -> &'static str {
         match self {
-            Self::FrameNotMasked | Self::FrameMasked => "5.1",
+            Self::FrameNotMasked | Self::FrameMasked => "RFC 6455 5.1",
             Self::ReservedBitSet
             | Self::OpcodeReserved
             | Self::LengthNotMinimal
-            | Self::LengthTopBitSet => "5.2",
-            Self::ContinuationUnexpected | Self::MessageInterleaved => "5.4",
-            Self::ControlFrameFragmented | Self::ControlFrameTooLong => "5.5",
-            Self::CloseFrameTooShort | Self::CloseReasonNotUtf8 => "5.5.1",
-            Self::CloseCodeInvalid => "7.4",
-            Self::MessageTooBig => "7.4.1",
-            Self::TextNotUtf8 => "8.1",
+            | Self::LengthTopBitSet => "RFC 6455 5.2",
+            Self::ContinuationUnexpected | Self::MessageInterleaved => "RFC 6455 5.4",
+            Self::ControlFrameFragmented | Self::ControlFrameTooLong => "RFC 6455 5.5",
+            Self::CloseFrameTooShort | Self::CloseReasonNotUtf8 => "RFC 6455 5.5.1",
+            Self::CloseCodeInvalid => "RFC 6455 7.4",
+            Self::MessageTooBig => "RFC 6455 7.4.1",
+            Self::TextNotUtf8 => "RFC 6455 8.1",
+            Self::CompressedBitMisplaced => "RFC 7692 6.1",
+            Self::DeflateBroken => "RFC 7692 7.2.2",
         }
     }
 
@@ -128,13 +138,15 @@ impl Violation {
             Self::CloseReasonNotUtf8 => "close_reason_not_utf8",
             Self::TextNotUtf8 => "text_not_utf8",
             Self::MessageTooBig => "message_too_big",
+            Self::CompressedBitMisplaced => "compressed_bit_misplaced",
+            Self::DeflateBroken => "deflate_broken",
         }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} (RFC 6455 {})", self.reason(), self.section())
+        write!(formatter, "{} ({})", self.reason(), self.section())
     }
 }
 

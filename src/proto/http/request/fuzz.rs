@@ -87,7 +87,7 @@ fn check_upgrade(request: &Request<'_>, upgrade: &handshake::Upgrade<'_>) {
     assert_eq!((request.method, request.minor_version), ("GET", 1));
     let protocol = handshake::choose_protocol(upgrade);
     let mut answer = Vec::new();
-    handshake::write_accept(&mut answer, upgrade.key, protocol);
+    handshake::write_accept(&mut answer, upgrade.key, protocol, None);
     assert_eq!(handshake::check_response(&answer, upgrade.key), Ok(Some(answer.len())));
     let accept = tungstenite::handshake::derive_accept_key(upgrade.key.as_bytes());
     let line = format!("\r\nSec-WebSocket-Accept: {accept}\r\n");

@@ -5,17 +5,18 @@ use std::io::{self, Cursor, Read, Write};
 use tungstenite::protocol::{Role as TheirRole, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
-use super::{Decoder, Event, Partial, Violation};
+use super::{Decoder, Event, Partial, Violation, compressed_bytes_max};
 use crate::fuzz::{Choices, cuts};
 use crate::limits::CONTROL_PAYLOAD_BYTES_MAX;
 use crate::proto::ws::close;
-use crate::proto::ws::frame::{HEADER_BYTES_MAX, Role};
+use crate::proto::ws::frame::{HEADER_BYTES_MAX, Opcode, Role};
 
 /// What a stream said, up to its end.
 #[derive(Debug, PartialEq, Eq)]
 enum Said {
     Text(Vec<u8>),
     Binary(Vec<u8>),
+    Compressed(Opcode, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, String)>),
@@ -29,6 +30,7 @@ impl From<Event<'_>> for Said {
                 Self::Text(text.to_vec())
             }
             Event::Binary(bytes) => Self::Binary(bytes.to_vec()),
+            Event::Compressed(opcode, payload) => Self::Compressed(opcode, payload.to_vec()),
             Event::Ping(payload) => Self::Ping(payload.to_vec()),
             Event::Pong(payload) => Self::Pong(payload.to_vec()),
             Event::Close(close) => Self::Close(close.map(|(code, text)| (code, text.to_owned()))),
@@ -58,23 +60,39 @@ pub fn frames(data: &[u8]) {
     let lengths = choices.lengths();
     let stream = choices.remaining();
 
-    let ours = read(stream, Role::Server, &[], message_bytes_max);
-    let cut = read(stream, Role::Server, lengths, message_bytes_max);
-    assert_eq!(cut, ours, "in pieces of {lengths:?}");
-    let single = read(stream, Role::Server, &[1], message_bytes_max);
-    assert_eq!(single, ours, "byte by byte");
+    let ours = read_all_ways(stream, Decoder::new, lengths, message_bytes_max);
+    // With compression only what the other bit says is different.
+    let compressed = read_all_ways(stream, Decoder::with_compression, lengths, message_bytes_max);
+    if ours.1 != Ended::Broke(Some(Violation::ReservedBitSet)) {
+        assert_eq!(compressed, ours);
+    }
     agree(&ours, stream, TheirRole::Server, message_bytes_max);
 
     // The other end's rule about masks; tungstenite has it too.
-    let ours = read(stream, Role::Client, lengths, message_bytes_max);
+    let ours = read(stream, Decoder::new(Role::Client), lengths, message_bytes_max);
     agree(&ours, stream, TheirRole::Client, message_bytes_max);
 }
 
-/// What our decoder makes of `stream`.
-fn read(stream: &[u8], role: Role, lengths: &[u8], max: usize) -> (Vec<Said>, Ended) {
-    let mut decoder = Decoder::new(role);
+/// What a server's decoder makes of `stream`, however it is cut.
+fn read_all_ways(
+    stream: &[u8],
+    decoder: fn(Role) -> Decoder,
+    lengths: &[u8],
+    max: usize,
+) -> (Vec<Said>, Ended) {
+    let whole = read(stream, decoder(Role::Server), &[], max);
+    let cut = read(stream, decoder(Role::Server), lengths, max);
+    assert_eq!(cut, whole, "in pieces of {lengths:?}");
+    let single = read(stream, decoder(Role::Server), &[1], max);
+    assert_eq!(single, whole, "byte by byte");
+    whole
+}
+
+/// What `decoder` makes of `stream`.
+fn read(stream: &[u8], mut decoder: Decoder, lengths: &[u8], max: usize) -> (Vec<Said>, Ended) {
     let mut said = Vec::new();
     let mut stream = stream.to_vec();
+    let most = compressed_bytes_max(max) as usize;
     for piece in cuts(stream.len(), lengths) {
         let fed = piece.end;
         let mut input = &mut stream[piece];
@@ -101,7 +119,7 @@ fn read(stream: &[u8], role: Role, lengths: &[u8], max: usize) -> (Vec<Said>, En
         }
         assert!(input.is_empty(), "None means that the input is used up");
         let fixed = size_of::<Partial>() + 2 * CONTROL_PAYLOAD_BYTES_MAX;
-        assert!(decoder.held_bytes() <= fixed + (2 * fed).min(max), "{fed} bytes were sent");
+        assert!(decoder.held_bytes() <= fixed + (2 * fed).min(most), "{fed} bytes were sent");
     }
     (said, Ended::Starved)
 }

@@ -10,6 +10,7 @@ const MAX: usize = 1 << 20;
 enum Said {
     Text(Vec<u8>),
     Binary(Vec<u8>),
+    Compressed(Opcode, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, String)>),
@@ -21,6 +22,7 @@ impl From<Event<'_>> for Said {
         match event {
             Event::Text(text) => Self::Text(text.to_vec()),
             Event::Binary(bytes) => Self::Binary(bytes.to_vec()),
+            Event::Compressed(opcode, payload) => Self::Compressed(opcode, payload.to_vec()),
             Event::Ping(payload) => Self::Ping(payload.to_vec()),
             Event::Pong(payload) => Self::Pong(payload.to_vec()),
             Event::Close(close) => {
@@ -56,7 +58,10 @@ fn feed(decoder: &mut Decoder, piece: &mut [u8], max: usize, said: &mut Vec<Said
 }
 
 fn said_when_cut(stream: &[u8], role: Role, max: usize, cut: Cut) -> Vec<Said> {
-    let mut decoder = Decoder::new(role);
+    said_by(Decoder::new(role), stream, max, cut)
+}
+
+fn said_by(mut decoder: Decoder, stream: &[u8], max: usize, cut: Cut) -> Vec<Said> {
     let mut said = Vec::new();
     for mut piece in cut.pieces(stream) {
         if !feed(&mut decoder, &mut piece, max, &mut said) {
@@ -77,6 +82,16 @@ fn said_with_max(stream: &[u8], max: usize) -> Vec<Said> {
 
 fn said(stream: &[u8]) -> Vec<Said> {
     said_with_max(stream, MAX)
+}
+
+/// The same of a stream with whose sender compression was agreed on.
+fn said_compressed(stream: &[u8], max: usize) -> Vec<Said> {
+    let decoder = || Decoder::with_compression(Role::Server);
+    let whole = said_by(decoder(), stream, max, Cut::Whole);
+    for cut in Cut::every(40) {
+        assert_eq!(said_by(decoder(), stream, max, cut), whole, "{cut:?}");
+    }
+    whole
 }
 
 /// One masked frame, with any first byte.
@@ -427,4 +442,83 @@ fn what_tungstenite_sends_is_understood() {
             assert_eq!(said_when_cut(stream, Role::Server, MAX, cut), expected, "{seed} {cut:?}");
         }
     }
+}
+
+/// A masked frame whose first byte is `first`.
+fn with_first_byte(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    write_masked(&mut out, Opcode::Text, payload, KEY);
+    out[0] = first;
+    out
+}
+
+#[test]
+fn a_compressed_message_is_handed_out_as_it_came_in_one_piece() {
+    // RFC 7692 7.2.3.1: "Hello" in one frame, then in two, with a ping between them.
+    let hello = [0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+    let stream = [
+        with_first_byte(0xc1, &hello),
+        with_first_byte(0x42, &hello[..3]),
+        with_first_byte(0x89, b"?"),
+        with_first_byte(0x00, b""),
+        with_first_byte(0x80, &hello[3..]),
+        // Not every message has to be compressed (RFC 7692 6).
+        with_first_byte(0x81, b"plain"),
+        // It is no text yet, so nothing is wrong with its bytes.
+        with_first_byte(0x41, b"\xff"),
+        with_first_byte(0x80, b"\xfe"),
+    ];
+    let expected = [
+        Said::Compressed(Opcode::Text, hello.to_vec()),
+        Said::Ping(b"?".to_vec()),
+        Said::Compressed(Opcode::Binary, hello.to_vec()),
+        text("plain"),
+        Said::Compressed(Opcode::Text, b"\xff\xfe".to_vec()),
+    ];
+    assert_eq!(said_compressed(&stream.concat(), MAX), expected);
+}
+
+#[test]
+fn the_compressed_bit_is_refused_where_it_does_not_belong() {
+    let begun = with_first_byte(0x41, b"a");
+    for (first, before) in [(0x80, false), (0xc0, true), (0x40, true), (0xc8, false), (0xc9, true)]
+    {
+        let stream =
+            [if before { &begun[..] } else { &[] }, &with_first_byte(first, b"b")].concat();
+        let expected = match first {
+            0x80 => Violation::ContinuationUnexpected,
+            _ => Violation::CompressedBitMisplaced,
+        };
+        assert_eq!(said_compressed(&stream, MAX), [Said::Broke(expected)], "{first:x}");
+    }
+    // A second message may not begin inside of one, compressed or not.
+    let stream = [begun, with_first_byte(0xc1, b"b")].concat();
+    assert_eq!(said_compressed(&stream, MAX), [Said::Broke(Violation::MessageInterleaved)]);
+    // Without an agreement the bit means nothing, and the other two never do.
+    for first in [0xc1, 0xa1, 0x91] {
+        let stream = with_first_byte(first, b"a");
+        assert_eq!(said(&stream), [Said::Broke(Violation::ReservedBitSet)]);
+    }
+    for first in [0xe1, 0xd1, 0xa1] {
+        let stream = with_first_byte(first, b"a");
+        assert_eq!(said_compressed(&stream, MAX), [Said::Broke(Violation::ReservedBitSet)]);
+    }
+}
+
+#[test]
+fn what_cannot_be_compressed_may_be_as_much_longer_as_that_makes_it() {
+    let most = 1_000 + 125 + 64;
+    let whole = |bytes| with_first_byte(0xc2, &vec![0; bytes]);
+    let pieces = |bytes: usize| {
+        [with_first_byte(0x42, &vec![0; 700]), with_first_byte(0x80, &vec![0; bytes - 700])]
+            .concat()
+    };
+    let expected = [Said::Compressed(Opcode::Binary, vec![0; most])];
+    assert_eq!(said_compressed(&whole(most), 1_000), expected);
+    assert_eq!(said_compressed(&pieces(most), 1_000), expected);
+    let too_big = [Said::Broke(Violation::MessageTooBig)];
+    assert_eq!(said_compressed(&whole(most + 1), 1_000), too_big);
+    assert_eq!(said_compressed(&pieces(most + 1), 1_000), too_big);
+    // Not so one that is not compressed.
+    assert_eq!(said_compressed(&with_first_byte(0x82, &[0; 1_001]), 1_000), too_big);
 }

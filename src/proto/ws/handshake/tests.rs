@@ -151,7 +151,7 @@ fn our_protocol_is_chosen_if_it_is_offered_and_none_otherwise() {
 fn the_key_of_the_rfc_is_accepted_as_the_rfc_does() {
     // RFC 6455 1.3.
     let mut out = Vec::new();
-    write_accept(&mut out, KEY, None);
+    write_accept(&mut out, KEY, None, None);
     let answer = String::from_utf8(out).unwrap();
     assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"));
     assert!(answer.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
@@ -169,7 +169,7 @@ fn both_ends_understand_each_other() {
         assert_eq!((heard.as_str(), chosen), (key.as_str(), protocol));
 
         let mut answer = Vec::new();
-        write_accept(&mut answer, &heard, chosen);
+        write_accept(&mut answer, &heard, chosen, None);
         let head_bytes = answer.len();
         for end in 0..head_bytes {
             assert_eq!(check_response(&answer[..end], &key), Ok(None), "{end}");
@@ -182,7 +182,7 @@ fn both_ends_understand_each_other() {
 #[test]
 fn a_client_declines_what_does_not_answer_its_request() {
     let mut out = Vec::new();
-    write_accept(&mut out, KEY, None);
+    write_accept(&mut out, KEY, None, None);
     let good = String::from_utf8(out).unwrap();
     for (part, other) in [
         ("Upgrade: websocket", "Upgrade: h2c"),
