@@ -76,6 +76,8 @@ pub struct ShardNumbers {
     pub errors: u64,
     /// Messages published to channels whose home is this shard.
     pub publishes: u64,
+    /// Messages encoded, by form: once each, however many receive them.
+    pub encoded: Vec<(&'static str, u64)>,
     /// Messages given to subscribers.
     pub deliveries: u64,
     /// Messages not given to a subscriber whose outbox was full, by the policy that decided.
@@ -168,6 +170,7 @@ pub(crate) mod tests {
             accepted: 7,
             handshakes_failed: vec![("bad_request", 2), ("not_found", 0)],
             requests: vec![("publish", 4)],
+            encoded: vec![("json", 9), ("json_deflate", 4)],
             dropped: vec![("drop_oldest", 5)],
             bytes_out: 4096,
             load_permille: 250,

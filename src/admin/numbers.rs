@@ -92,7 +92,7 @@ struct Labelled {
     read: fn(&ShardNumbers) -> &[(&'static str, u64)],
 }
 
-static LABELLED: [Labelled; 5] = [
+static LABELLED: [Labelled; 6] = [
     Labelled {
         name: "handshakes_failed",
         unit: None,
@@ -116,6 +116,14 @@ static LABELLED: [Labelled; 5] = [
         help: "Connections whose life ended, by reason.",
         label: "reason",
         read: |shard| &shard.ended,
+    },
+    Labelled {
+        name: "frames_encoded",
+        unit: None,
+        kind: MetricType::Counter,
+        help: "Messages encoded, once for each form that somebody receives them in.",
+        label: "format",
+        read: |shard| &shard.encoded,
     },
     Labelled {
         name: "dropped",
@@ -246,6 +254,7 @@ mod tests {
             "ringcast_accepted_total{shard=\"0\"} 7",
             "ringcast_handshakes_failed_total{shard=\"0\",reason=\"bad_request\"} 2",
             "ringcast_requests_total{shard=\"0\",door=\"publish\"} 4",
+            "ringcast_frames_encoded_total{shard=\"0\",format=\"json_deflate\"} 4",
             "ringcast_dropped_total{shard=\"0\",policy=\"drop_oldest\"} 5",
             "# TYPE ringcast_sent_bytes counter",
             "ringcast_sent_bytes_total{shard=\"0\"} 4096",

@@ -9,6 +9,7 @@ use super::shards::Shards;
 use crate::admin::{Driver, ShardNumbers, Snapshot};
 use crate::config::{Config, MemoryPlan};
 use crate::conn::EndReason;
+use crate::hub::Format;
 use crate::metrics::Number;
 use crate::proto::http::Refusal;
 use crate::shard::{Door, Metrics};
@@ -64,6 +65,7 @@ fn numbers(metrics: &Metrics) -> ShardNumbers {
         messages_in: metrics.messages_in.get(),
         errors: metrics.errors.get(),
         publishes: metrics.publishes.get(),
+        encoded: labelled(Format::ALL.map(Format::name), &metrics.encoded),
         deliveries: metrics.deliveries.get(),
         dropped: vec![
             ("drop_oldest", metrics.dropped_oldest.get()),

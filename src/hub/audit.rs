@@ -105,10 +105,7 @@ impl Hub {
                 self.unsettled.contains(&id),
                 "a channel knows that it has something to settle"
             );
-            let alive = topic.unsettled.iter();
-            segments.extend(alive.map(|segment| {
-                ((&raw const **segment).addr(), segment.start(segment.messages()) as usize)
-            }));
+            segments.extend(topic.unsettled.iter().flat_map(|segment| segment.audit()));
             match &topic.home {
                 Some(home) => {
                     homes += 1;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use super::format::{Encoder, Format};
 use super::outbox::{Capacity, Gap, Offered, Outbox};
 use super::recovery::Recovery;
 use super::segment::{Run, Segment};
@@ -37,6 +38,8 @@ pub(super) struct Clients {
 #[derive(Debug, Default)]
 pub(super) struct Client {
     outbox: Option<Box<Outbox>>,
+    /// How its messages are written.
+    format: Format,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
     /// Subscriptions that wait for a home shard's answer.
     pub(super) waiting: u16,
@@ -143,6 +146,13 @@ impl Clients {
         self.table.insert(id, Client::default());
     }
 
+    /// How messages for `id` are written from now on.
+    pub(super) fn agree(&mut self, id: ClientId, format: Format) {
+        if let Some(client) = self.table.get_mut(id) {
+            client.format = format;
+        }
+    }
+
     /// Ends the life of a client, whose subscriptions have ended.
     pub(super) fn close(&mut self, id: ClientId) {
         let Some(client) = self.table.remove(id) else { return };
@@ -164,15 +174,23 @@ impl Clients {
         self.table.get_mut(id)?.outbox.as_deref_mut()
     }
 
-    /// Offers `segment` to a client's outbox. False when the outbox is full only because the
-    /// client has not been sent to yet: nothing has changed then.
-    pub(super) fn offer(&mut self, id: ClientId, segment: &Rc<Segment>) -> bool {
+    /// Offers `segment` to a client's outbox, in the client's own form. False when the outbox is
+    /// full only because the client has not been sent to yet: nothing has changed then.
+    pub(super) fn offer(
+        &mut self,
+        id: ClientId,
+        segment: &Rc<Segment>,
+        encoder: &mut Encoder,
+    ) -> bool {
         let client = self.table.get_mut(id).expect("subscribers are open");
         if client.sealed {
             return true;
         }
+        let run = match client.format {
+            Format::Json => Run::whole(segment),
+            format => Run::whole(&segment.variant(format, encoder)),
+        };
         let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
-        let run = Run::whole(segment);
         if !client.blocked && !outbox.fits(&run, self.capacity) {
             return false;
         }
@@ -187,8 +205,11 @@ impl Clients {
     }
 
     /// Queues messages of a history, which displace nothing: false when there is no room.
-    pub(super) fn offer_kept(&mut self, id: ClientId, run: Run) -> bool {
+    pub(super) fn offer_kept(&mut self, id: ClientId, mut run: Run, encoder: &mut Encoder) -> bool {
         let client = self.table.get_mut(id).expect("who catches up is open");
+        if client.format != Format::Json {
+            run.segment = run.segment.recalled(client.format, encoder);
+        }
         let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         if !outbox.fits(&run, self.capacity) {
             return false;

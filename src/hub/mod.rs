@@ -6,11 +6,11 @@
 //! messages to each subscriber's [`Outbox`] once, however many they are, and the shard sends what
 //! the outboxes hold.
 //!
-//! Reading order: `segment` (shared bytes), `outbox` (what waits), `clients` and `topic` (who),
-//! then the verbs: `subscribe`, `publish`, `settle`, `flush`, `relieve`, and `letter` (between shards);
-//! then what is for those who were away: `history` (what a home keeps), `recall` (the home
-//! answers), `recovery` (a client catches up), `browse` (a client looks), and `keys` (publishes that
-//! are repeated).
+//! Reading order: `segment` (shared bytes), `format` (in which form), `outbox` (what waits),
+//! `clients` and `topic` (who), then the verbs: `subscribe`, `publish`, `settle`, `flush`, `relieve`,
+//! and `letter` (between shards); then what is for those who were away: `history` (what a home
+//! keeps), `recall` (the home answers), `recovery` (a client catches up), `browse` (a client looks),
+//! and `keys` (publishes that are repeated).
 //!
 //! `audit` checks the books; nothing on a message's way calls it.
 //!
@@ -21,6 +21,7 @@ mod audit;
 mod browse;
 mod clients;
 mod flush;
+mod format;
 mod history;
 mod keys;
 mod letter;
@@ -43,6 +44,7 @@ use std::fmt;
 pub use audit::Audit;
 pub use browse::{Browse, Kept};
 pub use clients::{Flow, Progress};
+pub use format::Format;
 pub use history::Page;
 pub use letter::{Delivery, Letter, Publisher, Refusal, Request, RequestId};
 pub use outbox::{Capacity, Outbox};
@@ -55,6 +57,7 @@ pub use settle::Settled;
 use crate::mem::Key;
 use crate::time::Time;
 use clients::Clients;
+use format::Encoder;
 use recovery::Recoveries;
 use segment::Meter;
 use topic::Topics;
@@ -114,6 +117,8 @@ pub struct Hub {
     segments: Meter,
     /// Bytes of the keys that are remembered here.
     keys: Meter,
+    /// What writes messages in other forms.
+    encoder: Encoder,
     counts: Counts,
 }
 
@@ -201,7 +206,6 @@ impl Hub {
         Self {
             topics: Topics::new(settings.home_seed, settings.shards),
             clients: Clients::new(settings.outbox),
-            settings,
             random,
             unsettled: Vec::new(),
             cursor: settle::Cursor::default(),
@@ -212,13 +216,20 @@ impl Hub {
             recoveries: Recoveries::default(),
             segments: Meter::default(),
             keys: Meter::default(),
+            encoder: Encoder::new(settings.compression_level),
             counts: Counts::default(),
+            settings,
         }
     }
 
     /// Begins the life of `client`: it may be replied to.
     pub fn open(&mut self, client: ClientId) {
         self.clients.open(client);
+    }
+
+    /// Messages for `client` are written in `format` from now on; in [`Format::Json`] before.
+    pub fn agree(&mut self, client: ClientId, format: Format) {
+        self.clients.agree(client, format);
     }
 
     /// Ends the life of `client` and forgets what waited for it.
@@ -291,6 +302,12 @@ impl Hub {
     #[must_use]
     pub const fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Messages encoded so far, by [`Format`].
+    #[must_use]
+    pub const fn encoded(&self) -> [u64; Format::ALL.len()] {
+        self.encoder.encoded()
     }
 
     /// What flowed out so far.

@@ -280,7 +280,7 @@ impl Hub {
         let mut position = kept - 1;
         for run in runs {
             let last = run.segment.seq(run.end - 1);
-            if !self.clients.offer_kept(client, run) {
+            if !self.clients.offer_kept(client, run, &mut self.encoder) {
                 break;
             }
             position = last;

@@ -5,13 +5,17 @@
 //! ends                  ^              ^              ^      first_seq = 41
 //! run            first = 1, end = 3: messages 42 and 43
 //! ```
+//!
+//! Beside it may stand the same messages in other forms, its *variants*: segments like it, with
+//! bytes and ends of their own, each made when the first client wants it.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::format::{Encoder, Format};
 use super::{Overflow, TopicId};
 use crate::proto::envelope;
 use crate::time::Time;
@@ -41,6 +45,26 @@ pub struct Segment {
     published: Time,
     frames: Frames,
     meter: Meter,
+    /// In which form the messages are.
+    format: Format,
+    /// What it is a variant of, if that is to be found again.
+    base: Option<Rc<Segment>>,
+    /// By [`Format::variant`].
+    variants: RefCell<[Variant; Format::VARIANTS]>,
+}
+
+/// What is known of the messages of a segment in another form.
+#[derive(Debug, Default)]
+enum Variant {
+    /// Nobody has wanted them so.
+    #[default]
+    Unmade,
+    /// They are the same bytes.
+    Same,
+    /// Held until everybody has been offered them.
+    Held(Rc<Segment>),
+    /// Held by whoever has not been sent them.
+    Waiting(Weak<Segment>),
 }
 
 impl Segment {
@@ -53,8 +77,21 @@ impl Segment {
         frames: Frames,
         meter: &Meter,
     ) -> Rc<Self> {
+        Self::build(topic, overflow, published, frames, meter, Format::Json, None)
+    }
+
+    fn build(
+        topic: TopicId,
+        overflow: Overflow,
+        published: Time,
+        frames: Frames,
+        meter: &Meter,
+        format: Format,
+        base: Option<Rc<Self>>,
+    ) -> Rc<Self> {
         meter.add(frames.bytes.len());
-        Rc::new(Self { topic, overflow, published, frames, meter: meter.clone() })
+        let (meter, variants) = (meter.clone(), RefCell::default());
+        Rc::new(Self { topic, overflow, published, frames, meter, format, base, variants })
     }
 
     /// When it came to this shard; on its home, when it was published.
@@ -67,6 +104,70 @@ impl Segment {
     #[must_use]
     pub const fn frames(&self) -> &Frames {
         &self.frames
+    }
+
+    /// The same messages in another form. They are encoded when they are wanted first, and held here
+    /// until [`settled`](Self::settled) says that everybody has been offered them; then they live as
+    /// long as they wait somewhere.
+    #[must_use]
+    pub fn variant(self: &Rc<Self>, format: Format, encoder: &mut Encoder) -> Rc<Self> {
+        self.variant_for(format, encoder, None)
+    }
+
+    /// The same for somebody who catches up. This segment lives as long as the variant does, so
+    /// that it is found by the next one who does.
+    #[must_use]
+    pub fn recalled(self: &Rc<Self>, format: Format, encoder: &mut Encoder) -> Rc<Self> {
+        self.variant_for(format, encoder, Some(self))
+    }
+
+    fn variant_for(
+        self: &Rc<Self>,
+        format: Format,
+        encoder: &mut Encoder,
+        base: Option<&Rc<Self>>,
+    ) -> Rc<Self> {
+        let Some(place) = format.variant().filter(|_| format != self.format) else {
+            return Rc::clone(self);
+        };
+        let slot = &mut self.variants.borrow_mut()[place];
+        let known = match slot {
+            Variant::Unmade => None,
+            Variant::Same => return Rc::clone(self),
+            Variant::Held(variant) => Some(Rc::clone(variant)),
+            Variant::Waiting(variant) => variant.upgrade(),
+        };
+        if let Some(known) = known {
+            return known;
+        }
+        let Some(frames) = encoder.encode(self, format) else {
+            *slot = Variant::Same;
+            return Rc::clone(self);
+        };
+        let Self { topic, overflow, published, meter, .. } = &**self;
+        let base = base.map(Rc::clone);
+        let variant =
+            Self::build(*topic, *overflow, *published, frames, meter, format, base.clone());
+        *slot = match base {
+            Some(_) => Variant::Waiting(Rc::downgrade(&variant)),
+            None => Variant::Held(Rc::clone(&variant)),
+        };
+        variant
+    }
+
+    /// Everybody who is to receive it has been offered it.
+    pub(super) fn settled(&self) {
+        for slot in self.variants.borrow_mut().iter_mut() {
+            if let Variant::Held(variant) = slot {
+                *slot = Variant::Waiting(Rc::downgrade(variant));
+            }
+        }
+    }
+
+    /// What is alive because it is: where, and how large.
+    pub(super) fn audit(&self) -> impl Iterator<Item = (usize, usize)> {
+        let all = std::iter::once(self).chain(self.base.as_deref());
+        all.map(|segment| ((&raw const *segment).addr(), segment.frames.bytes.len()))
     }
 
     /// How many messages it holds.

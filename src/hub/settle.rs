@@ -55,6 +55,7 @@ impl Hub {
             return;
         };
         let frames = home.builder.freeze();
+        self.encoder.count_json(frames.ends.len());
         for (shard, topic) in &home.attached {
             let messages = Delivery::Messages { topic: *topic, frames: frames.clone() };
             self.letters.push((*shard, Letter::Delivery(messages)));
@@ -100,13 +101,14 @@ impl Hub {
                         (client, segment.seq(0) > seq)
                     }
                 };
-                if is_owed && !self.clients.offer(client, segment) {
+                if is_owed && !self.clients.offer(client, segment, &mut self.encoder) {
                     return false;
                 }
                 self.cursor.client += 1;
             }
             self.cursor.client = 0;
             known.settled_seq = known.settled_seq.max(segment.seq(segment.messages() - 1));
+            segment.settled();
             known.unsettled.pop_front();
         }
         for (client, _) in std::mem::take(&mut known.newcomers) {

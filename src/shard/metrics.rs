@@ -1,6 +1,7 @@
 //! What a shard tells the house about itself.
 
 use crate::conn::EndReason;
+use crate::hub::Format;
 use crate::metrics::{Depths, Number};
 use crate::proto::http::Refusal;
 
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub errors: Number,
     /// Messages given a `seq`.
     pub publishes: Number,
+    /// Messages encoded, by [`Format`].
+    pub encoded: [Number; Format::ALL.len()],
     /// Messages delivered, one for each receiver.
     pub deliveries: Number,
     /// Messages lost under `drop_oldest`.

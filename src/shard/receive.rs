@@ -7,6 +7,7 @@ use super::metrics::Door;
 use super::request::Asked;
 use super::{Connection, Shard};
 use crate::conn::{EndReason, Event};
+use crate::hub::Format;
 use crate::io::{Buffer, Driver, SocketId};
 use crate::limits::QUIET_AFTER;
 use crate::proto::envelope::{self, Welcome};
@@ -62,7 +63,7 @@ impl<D: Driver> Shard<D> {
                     self.hub.collect_answers(socket);
                     self.wheel.set(socket, connection.conn.deadline(now, &self.settings.conn));
                 }
-                Event::Opened { hub, .. } => {
+                Event::Opened { hub, compression } => {
                     self.metrics.handshakes_ok.add(1);
                     self.metrics.clients.add(1);
                     connection.client = true;
@@ -70,6 +71,7 @@ impl<D: Driver> Shard<D> {
                     let deadline = connection.conn.deadline(now, &self.settings.conn);
                     self.wheel.set(socket, deadline.min(now + QUIET_AFTER));
                     if hub {
+                        self.hub.agree(socket, Format::json(compression));
                         let client = client_name(self.index, socket, &mut self.random);
                         envelope::welcome(
                             replies,

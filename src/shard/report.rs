@@ -30,6 +30,9 @@ impl<D: Driver> Shard<D> {
         ] {
             number.set(value);
         }
+        for (number, value) in metrics.encoded.iter().zip(self.hub.encoded()) {
+            number.set(value);
+        }
         metrics.ticks.add(1);
     }
 }

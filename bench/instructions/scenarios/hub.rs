@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use ringcast::hub::{Capacity, ClientId, Hub, Publish, Rule, Rules, Settings, Settled};
+use ringcast::hub::{Capacity, ClientId, Format, Hub, Publish, Rule, Rules, Settings, Settled};
 use ringcast::io::SLICES_PER_SEND_MAX;
 use ringcast::limits::SENDS_PER_SUBMISSION_MAX;
 use ringcast::mem::Key;
@@ -14,11 +14,26 @@ use crate::meter::Meter;
 
 const CHANNEL: &str = "plant.line-3.pressure";
 const ROUNDS: usize = 10;
+const JSON: Format = Format::Json;
+const DEFLATE: Format = Format::JsonDeflate;
 
 pub(super) const ALL: Scenarios = &[
-    ("hub: publish 128 B to 1 subscriber", "publish", |meter| publish(meter, 1, 128)),
-    ("hub: publish 128 B to 1,000 subscribers", "delivery", |meter| publish(meter, 1_000, 128)),
-    ("hub: publish 4 KiB to 1,000 subscribers", "delivery", |meter| publish(meter, 1_000, 4096)),
+    ("hub: publish 128 B to 1 subscriber", "publish", |meter| publish(meter, 1, 128, JSON)),
+    ("hub: publish 128 B to 1,000 subscribers", "delivery", |meter| {
+        publish(meter, 1_000, 128, JSON);
+    }),
+    ("hub: publish 4 KiB to 1,000 subscribers", "delivery", |meter| {
+        publish(meter, 1_000, 4096, JSON);
+    }),
+    ("hub: publish 128 B to 1 subscriber, compressed", "publish", |meter| {
+        publish(meter, 1, 128, DEFLATE);
+    }),
+    ("hub: publish 128 B to 1,000 subscribers, compressed", "delivery", |meter| {
+        publish(meter, 1_000, 128, DEFLATE);
+    }),
+    ("hub: publish 4 KiB to 1,000 subscribers, compressed", "delivery", |meter| {
+        publish(meter, 1_000, 4096, DEFLATE);
+    }),
     ("hub: flush 1 message to each of 1,000 clients", "client", |meter| flush(meter, 1)),
     ("hub: flush 16 messages to each of 1,000 clients", "client", |meter| flush(meter, 16)),
     ("hub: subscribe", "subscribe", subscribe),
@@ -47,16 +62,17 @@ struct Room {
 }
 
 impl Room {
-    fn new(clients: u32) -> Self {
+    fn new(clients: u32, format: Format) -> Self {
         let mut hub = Hub::new(settings(), fastrand::Rng::with_seed(1));
         for client in 0..=clients {
             hub.open(Key::new(client, 0));
+            hub.agree(Key::new(client, 0), format);
         }
         Self { hub, publisher: Key::new(clients, 0), batch: Vec::new(), totals: Vec::new() }
     }
 
-    fn with_subscribers(clients: u32) -> Self {
-        let mut room = Self::new(clients);
+    fn with_subscribers(clients: u32, format: Format) -> Self {
+        let mut room = Self::new(clients, format);
         room.subscribe(clients);
         room.flush();
         room
@@ -99,8 +115,8 @@ impl Room {
     }
 }
 
-fn publish(meter: &mut Meter, subscribers: u32, payload_bytes: usize) {
-    let mut room = Room::with_subscribers(subscribers);
+fn publish(meter: &mut Meter, subscribers: u32, payload_bytes: usize, format: Format) {
+    let mut room = Room::with_subscribers(subscribers, format);
     let payload = payload(payload_bytes);
     for round in 0..=ROUNDS {
         let mut publish = || room.publish(payload.as_bytes());
@@ -112,11 +128,12 @@ fn publish(meter: &mut Meter, subscribers: u32, payload_bytes: usize) {
         room.flush();
     }
     assert_eq!(room.hub.flow().deliveries, u64::from(subscribers) * (ROUNDS as u64 + 1));
+    assert_eq!(room.hub.encoded()[format as usize], ROUNDS as u64 + 1);
 }
 
 fn flush(meter: &mut Meter, messages: usize) {
     const CLIENTS: u32 = 1_000;
-    let mut room = Room::with_subscribers(CLIENTS);
+    let mut room = Room::with_subscribers(CLIENTS, JSON);
     let payload = payload(128);
     for round in 0..=ROUNDS {
         for _ in 0..messages {
@@ -130,8 +147,8 @@ fn flush(meter: &mut Meter, messages: usize) {
 
 fn subscribe(meter: &mut Meter) {
     const CLIENTS: u32 = 1_000;
-    Room::with_subscribers(CLIENTS);
-    let mut room = Room::new(CLIENTS);
+    Room::with_subscribers(CLIENTS, JSON);
+    let mut room = Room::new(CLIENTS, JSON);
     meter.count(u64::from(CLIENTS), || room.subscribe(CLIENTS));
     assert_eq!(room.hub.counts().subscriptions, u64::from(CLIENTS));
 }

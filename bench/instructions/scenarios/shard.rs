@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringcast::conn;
 use ringcast::io::{Driver, SocketId};
 use ringcast::mem::Key;
 use ringcast::proto::ws::Opcode;
@@ -25,9 +26,12 @@ pub(super) const ALL: Scenarios = &[
     ("shard: a tick in which 1,000 of 100,000 are looked at", "timer", looks),
     ("shard: a tick that pings 1,000 clients", "ping", pings),
     ("shard: a handshake and its welcome", "handshake", handshakes),
-    ("shard: a tick that publishes to 1 subscriber", "publish", |meter| fan_out(meter, 1)),
+    ("shard: a tick that publishes to 1 subscriber", "publish", |meter| fan_out(meter, 1, false)),
     ("shard: a tick that publishes to 1,000 subscribers", "delivery", |meter| {
-        fan_out(meter, 1_000);
+        fan_out(meter, 1_000, false);
+    }),
+    ("shard: a tick that publishes to 1,000 subscribers, compressed", "delivery", |meter| {
+        fan_out(meter, 1_000, true);
     }),
 ];
 
@@ -50,8 +54,13 @@ struct One {
 
 impl One {
     fn new() -> Self {
+        Self::with_compression(true)
+    }
+
+    /// The browsers' offer of compression is agreed to, or not.
+    fn with_compression(compression: bool) -> Self {
         let settings = Settings {
-            conn: conn_settings(),
+            conn: conn::Settings { compression, ..conn_settings() },
             hub: hub::settings(),
             drain_window: Duration::from_secs(30),
             held_bytes_max: 1 << 30,
@@ -160,8 +169,8 @@ fn handshakes(meter: &mut Meter) {
     assert_eq!(one.metrics.handshakes_ok.get(), 21);
 }
 
-fn fan_out(meter: &mut Meter, subscribers: u32) {
-    let mut one = One::new();
+fn fan_out(meter: &mut Meter, subscribers: u32, compression: bool) {
+    let mut one = One::with_compression(compression);
     let publisher = one.open(1)[0];
     let (publish, subscribe) = (masked(&publish(128)), masked(&subscribe()));
     for client in one.open(subscribers) {

@@ -64,9 +64,7 @@ impl Outbox {
     /// The segments that this outbox keeps alive, with repetitions: where they are and how large.
     pub(in crate::hub) fn segments(&self) -> impl Iterator<Item = (usize, usize)> {
         let cut = self.cut.as_ref().map(|cut| &cut.segment);
-        self.runs().map(|run| &run.segment).chain(cut).map(|segment| {
-            ((&raw const **segment).addr(), segment.start(segment.messages()) as usize)
-        })
+        self.runs().map(|run| &run.segment).chain(cut).flat_map(|segment| segment.audit())
     }
 
     fn runs(&self) -> impl Iterator<Item = &Run> {

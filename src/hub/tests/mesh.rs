@@ -148,7 +148,8 @@ impl Day {
         match self.random.u8(..) {
             0..20 => {
                 let shard = self.random.usize(..self.world.hubs.len());
-                self.world.open(shard);
+                let format = self.random.choice(Format::ALL).expect("there are some");
+                self.world.open_with(shard, format);
                 self.accounts.push(Account::default());
             }
             20..110 => self.client_step(),
@@ -299,7 +300,7 @@ impl Day {
 
 #[test]
 fn whatever_clients_do_and_however_letters_arrive_nobody_misses_a_message_untold() {
-    let (mut messages, mut gaps) = (0, 0);
+    let (mut messages, mut gaps, mut compressed) = (0, 0, 0);
     for seed in 0..400 {
         let flow = std::panic::catch_unwind(|| {
             let mut day = Day::new(seed);
@@ -308,11 +309,17 @@ fn whatever_clients_do_and_however_letters_arrive_nobody_misses_a_message_untold
             }
             day.evening();
             let flow = day.world.hubs.iter().map(Hub::flow);
-            flow.fold((0, 0), |(all, gaps), flow| (all + flow.deliveries, gaps + flow.gaps))
+            let compressed: u64 =
+                day.world.clients.iter().map(|client| client.wire.compressed).sum();
+            flow.fold((0, 0, compressed), |(all, gaps, compressed), flow| {
+                (all + flow.deliveries, gaps + flow.gaps, compressed)
+            })
         });
         let Ok(flow) = flow else { panic!("seed {seed}") };
         messages += flow.0;
         gaps += flow.1;
+        compressed += flow.2;
     }
+    assert!(compressed > 2_000, "{compressed} compressed messages prove little");
     assert!(messages > 10_000 && gaps > 500, "{messages} messages and {gaps} gaps prove little");
 }

@@ -2,6 +2,7 @@
 
 use simd_json::prelude::*;
 
+use crate::proto::ws::deflate::Inflater;
 use crate::proto::ws::{Decoder, Event, Role};
 
 /// One text message from the server.
@@ -20,11 +21,17 @@ pub(crate) type Resumed = Option<(u64, Option<String>)>;
 
 /// The receiving end of one connection.
 #[derive(Debug)]
-pub(crate) struct Wire(Decoder);
+pub(crate) struct Wire {
+    decoder: Decoder,
+    inflater: Inflater,
+    /// Messages that came compressed.
+    pub(crate) compressed: u64,
+}
 
 impl Wire {
     pub(crate) fn new() -> Self {
-        Self(Decoder::new(Role::Client))
+        let decoder = Decoder::with_compression(Role::Client);
+        Self { decoder, inflater: Inflater::default(), compressed: 0 }
     }
 
     /// Reads what arrived. A frame that is broken, or cut into by another, fails here.
@@ -32,9 +39,16 @@ impl Wire {
         let mut bytes = bytes.to_vec();
         let mut input = bytes.as_mut_slice();
         let mut heard = Vec::new();
-        while let Some(event) = self.0.next(&mut input, usize::MAX).expect("frames are sound") {
-            let Event::Text(text) = event else { panic!("only text is sent here") };
-            heard.push(understand(text));
+        let Self { decoder, inflater, compressed } = self;
+        while let Some(event) = decoder.next(&mut input, usize::MAX).expect("frames are sound") {
+            heard.push(match event {
+                Event::Text(text) => understand(text),
+                Event::Compressed(_, payload) => {
+                    *compressed += 1;
+                    understand(inflater.inflate(b"", payload, 1 << 20).expect("sound data"))
+                }
+                event => panic!("only text is sent here, not {event:?}"),
+            });
         }
         heard
     }

@@ -26,7 +26,7 @@ type Line = (ShardIndex, ShardIndex, bool);
 pub(super) struct Client {
     pub(super) shard: usize,
     pub(super) key: Key,
-    wire: Wire,
+    pub(super) wire: Wire,
     /// What was heard and not taken yet.
     pub(super) heard: Vec<Heard>,
     /// Bytes its socket takes before it is full.
@@ -72,6 +72,13 @@ impl World {
             lines: BTreeMap::new(),
             free: (0..settings.shards).map(|_| (Vec::new(), 0)).collect(),
         }
+    }
+
+    /// Opens a client whose messages are written in `format`.
+    pub(super) fn open_with(&mut self, shard: usize, format: Format) -> usize {
+        let client = self.open(shard);
+        self.hubs[shard].agree(self.clients[client].key, format);
+        client
     }
 
     pub(super) fn open(&mut self, shard: usize) -> usize {

@@ -67,7 +67,7 @@ fn make_up(choices: &mut Choices<'_>, window_bytes_max: usize) {
     let mut value = String::new();
     let mut expected = None;
     for _ in 0..1 + choices.byte() % 3 {
-        let is_ours = choices.byte() % 4 > 0;
+        let is_ours = choices.one_of(&[false, true, true, true]);
         value.push_str(choices.one_of(&["", ",", " , ", ",,"]));
         value.push_str(if is_ours { NAME } else { "x-other" });
         let mut parameters: Vec<(&str, Option<String>)> = Vec::new();
