@@ -11,6 +11,7 @@ import sys
 
 import websockets
 from websockets.asyncio.client import connect as open_websocket
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
 from server import Server, run_checks
 
@@ -73,10 +74,79 @@ async def no_subprotocol_and_an_unknown_one_open_too(server):
             assert json.loads(await client.recv())["type"] == "welcome"
 
 
-async def an_offer_of_compression_is_declined_without_harm(server):
+def received_bytes(client):
+    """Counts what comes on the wire from now on, in the one item of a list."""
+    count = [0]
+    data_received = client.socket.data_received
+
+    def counted(data):
+        count[0] += len(data)
+        data_received(data)
+
+    client.socket.data_received = counted
+    return count
+
+
+async def what_is_long_comes_compressed_and_says_the_same(server):
+    payload = {"orders": [{"order": number, "status": "paid", "note": "é😀"} for number in range(200)]}
+    async with Client(server, compression="deflate") as listener, Client(server, compression=None) as plain:
+        answer = listener.socket.response.headers["Sec-WebSocket-Extensions"]
+        assert answer.startswith("permessage-deflate; server_no_context_takeover"), answer
+        assert "Sec-WebSocket-Extensions" not in plain.socket.response.headers
+        fewer, more = received_bytes(listener), received_bytes(plain)
+        for client in (listener, plain):
+            await client.ask(type="subscribe", id=1, channel="python.deflate")
+        # The library's default asks for small windows, and refers back to earlier messages.
+        for round in range(1, 6):
+            await listener.say(type="publish", channel="python.deflate", payload=payload)
+            await listener.say(type="publish", channel="python.deflate", payload=round)
+            for client in (listener, plain):
+                for expected in (payload, round):
+                    heard = await client.hear()
+                    assert heard["type"] == "message" and heard["payload"] == expected, heard
+        assert more[0] > 5 * 200 * 40 and 0 < fewer[0] < more[0] / 5, (fewer, more)
+
+
+async def every_window_and_takeover_is_agreed_to(server):
+    payload = "".join(str(number * number) for number in range(2000))
+    factories = [
+        ClientPerMessageDeflateFactory(server_max_window_bits=bits, client_max_window_bits=bits) for bits in range(9, 16)
+    ]
+    factories += [
+        ClientPerMessageDeflateFactory(server_max_window_bits=8),
+        ClientPerMessageDeflateFactory(client_no_context_takeover=True),
+        ClientPerMessageDeflateFactory(server_no_context_takeover=True, client_max_window_bits=True),
+    ]
+    for factory in factories:
+        async with Client(server, compression=None, extensions=[factory]) as client:
+            assert client.socket.protocol.extensions, client.socket.response.headers
+            await client.ask(type="subscribe", id=1, channel="python.windows")
+            for round in range(3):
+                await client.say(type="publish", channel="python.windows", payload=payload)
+                assert (await client.hear())["payload"] == payload
+
+
+async def a_bomb_ends_with_1009_and_costs_the_server_nothing(server):
+    def resident_kib():
+        with open("/proc/{}/status".format(server.process.pid)) as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+    await a_bomb(server)
+    before = resident_kib()
+    for _ in range(20):
+        await a_bomb(server)
+    # Each would be 32 MiB.
+    assert resident_kib() - before < 2048, (before, resident_kib())
+
+
+async def a_bomb(server):
     async with Client(server, compression="deflate") as client:
-        assert "Sec-WebSocket-Extensions" not in client.socket.response.headers
-        assert (await client.ask(type="ping", id=1))["type"] == "pong"
+        await client.socket.send("[" + " " * (32 << 20) + "]")
+        try:
+            await client.socket.recv()
+            raise AssertionError("the connection lived on")
+        except websockets.ConnectionClosed as closed:
+            assert closed.rcvd.code == 1009, closed
 
 
 async def publisher_hears_its_own_message_and_its_ack(server):
@@ -203,7 +273,9 @@ async def goaway_and_1001_come_before_the_end(server):
 CHECKS = [
     subprotocol_is_agreed_and_the_welcome_comes_first,
     no_subprotocol_and_an_unknown_one_open_too,
-    an_offer_of_compression_is_declined_without_harm,
+    what_is_long_comes_compressed_and_says_the_same,
+    every_window_and_takeover_is_agreed_to,
+    a_bomb_ends_with_1009_and_costs_the_server_nothing,
     publisher_hears_its_own_message_and_its_ack,
     payload_keeps_its_bytes,
     fragments_are_joined,

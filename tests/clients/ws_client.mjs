@@ -65,12 +65,44 @@ class Client {
   }
 }
 
-await checks.run("the_handshake_agrees_on_the_subprotocol_and_declines_compression", async () => {
-  const client = await Client.open({ perMessageDeflate: true });
-  assert.equal(client.socket.protocol, SUBPROTOCOL);
-  assert.equal(client.socket.extensions, "");
-  assert.equal(client.heard[0].type, "welcome");
-  assert.equal((await client.close()).code, 1000);
+await checks.run("the_handshake_agrees_on_the_subprotocol_and_on_compression_if_it_is_offered", async () => {
+  for (const perMessageDeflate of [true, false]) {
+    const client = await Client.open({ perMessageDeflate });
+    assert.equal(client.socket.protocol, SUBPROTOCOL);
+    assert.equal(client.socket.extensions, perMessageDeflate ? "permessage-deflate" : "");
+    assert.equal(client.heard[0].type, "welcome");
+    assert.equal((await client.close()).code, 1000);
+  }
+});
+
+await checks.run("messages_are_the_same_compressed_or_not_and_fewer_bytes_come", async () => {
+  const options = [
+    { perMessageDeflate: { threshold: 0 } },
+    { perMessageDeflate: { threshold: 0, clientNoContextTakeover: true } },
+    { perMessageDeflate: { threshold: 0, serverMaxWindowBits: 9, clientMaxWindowBits: 10 } },
+    { perMessageDeflate: false },
+  ];
+  const clients = await Promise.all(options.map((each) => Client.open(each)));
+  for (const client of clients) await client.ask({ type: "subscribe", id: 1, channel: "ws.deflate" });
+  const received = () => clients.map((client) => client.socket._socket.bytesRead);
+  const before = received();
+  const payloads = Array.from({ length: 20 }, (_, round) =>
+    Array.from({ length: 100 }, (_, number) => ({ order: round * number, status: "paid", text: "é😀" })));
+  let sent = 0;
+  for (const payload of payloads) {
+    // Whoever publishes refers back to what it has published before.
+    const client = clients[sent % clients.length];
+    const ack = await client.ask({ type: "publish", id: `p${sent}`, channel: "ws.deflate", payload });
+    assert.equal(ack.type, "ack");
+    sent += 1;
+  }
+  for (const client of clients) {
+    await until(() => client.messages("ws.deflate").length === sent, "every message");
+    assert.deepEqual(client.messages("ws.deflate").map((message) => message.payload), payloads);
+  }
+  const bytes = received().map((now, index) => now - before[index]);
+  for (const index of [0, 1, 2]) assert.ok(bytes[index] * 4 < bytes[3], `${bytes}`);
+  for (const client of clients) assert.equal((await client.close()).code, 1000);
 });
 
 await checks.run("every_subscriber_hears_every_message_once_and_in_order", async () => {

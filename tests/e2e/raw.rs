@@ -93,12 +93,16 @@ fn dechunk(mut body: &str) -> Option<String> {
 pub struct Raw {
     pub stream: TcpStream,
     received: Vec<u8>,
+    /// Whether the server may send compressed messages.
+    may_compress: bool,
 }
 
 /// One frame from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Frame {
     pub opcode: u8,
+    /// Whether it is a compressed message.
+    pub compressed: bool,
     pub payload: Vec<u8>,
 }
 
@@ -122,9 +126,33 @@ impl Raw {
         Self::upgraded(stream).await
     }
 
+    /// Opens a WebSocket at `path` that offers these extensions; also what was agreed on.
+    pub async fn open_offering(
+        address: SocketAddr,
+        path: &str,
+        offer: &str,
+    ) -> (Self, Option<String>) {
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream.set_nodelay(true).expect("a socket");
+        let line = format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n");
+        let request = upgrade_request(path).replace("\r\n\r\n", &line);
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let (mut raw, head) = Self::switched(stream).await;
+        let answer = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: "))
+            .map(str::to_owned);
+        raw.may_compress = answer.is_some();
+        (raw, answer)
+    }
+
     /// Reads the server's half of the handshake.
     pub async fn upgraded(stream: TcpStream) -> Self {
-        let mut raw = Self { stream, received: Vec::new() };
+        Self::switched(stream).await.0
+    }
+
+    async fn switched(stream: TcpStream) -> (Self, String) {
+        let mut raw = Self { stream, received: Vec::new(), may_compress: false };
         let end = loop {
             if let Some(at) = raw.received.windows(4).position(|four| four == b"\r\n\r\n") {
                 break at + 4;
@@ -136,7 +164,7 @@ impl Raw {
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         let accept = format!("sec-websocket-accept: {ACCEPT}").to_lowercase();
         assert!(head.to_lowercase().contains(&accept), "{head}");
-        raw
+        (raw, head)
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
@@ -154,6 +182,7 @@ impl Raw {
         loop {
             if let Some((frame, bytes)) = parse_frame(&self.received) {
                 self.received.drain(..bytes);
+                assert!(self.may_compress || !frame.compressed, "nobody offered compression");
                 return Some(frame);
             }
             if !self.more().await {
@@ -223,7 +252,7 @@ pub fn header(first: u8, length: u64) -> Vec<u8> {
 fn parse_frame(bytes: &[u8]) -> Option<(Frame, usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     assert_eq!(second & 0x80, 0, "RFC 6455 5.1: a server does not mask");
-    assert_eq!(first & 0xf0, 0x80, "ringcast sends whole frames without extensions");
+    assert_eq!(first & 0xb0, 0x80, "ringcast sends whole frames, and compression at most");
     let (start, length) = match second {
         126 => (4, u64::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
         127 => (10, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)),
@@ -231,5 +260,5 @@ fn parse_frame(bytes: &[u8]) -> Option<(Frame, usize)> {
     };
     let end = start + usize::try_from(length).expect("a sane length");
     let payload = bytes.get(start..end)?.to_vec();
-    Some((Frame { opcode: first & 0x0f, payload }, end))
+    Some((Frame { opcode: first & 0x0f, compressed: first & 0x40 != 0, payload }, end))
 }
