@@ -284,7 +284,14 @@ impl Counts {
 }
 
 fn greeting(address: SocketAddr) -> Greeting {
-    Greeting { address, source: None, path: "/ws", dialect: Dialect::Ringcast, channel: None }
+    Greeting {
+        address,
+        source: None,
+        path: "/ws",
+        deflate: false,
+        dialect: Dialect::Ringcast,
+        channel: None,
+    }
 }
 
 /// One message to everyone.

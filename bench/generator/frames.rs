@@ -6,6 +6,9 @@ pub(crate) const TEXT: u8 = 1;
 const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
+/// The bit of a compressed message (RFC 7692 6).
+const COMPRESSED: u8 = 0x40;
+
 /// The masking key of every frame sent here. A fixed key costs a server as much as a random one.
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -13,20 +16,24 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 #[derive(Clone, Copy)]
 pub(crate) struct Frame<'a> {
     opcode: u8,
+    /// Whether it is a compressed message: what is in it is not looked at.
+    pub(crate) is_compressed: bool,
     pub(crate) payload: &'a [u8],
 }
 
 impl Frame<'_> {
     /// Whether this is a message of a channel: `{"type":"message"` and nothing else that a
-    /// server sends has an `m` there.
+    /// server sends has an `m` there. Nothing but messages comes compressed.
     #[inline]
     pub(crate) fn is_message(&self) -> bool {
-        self.opcode == TEXT && self.payload.get(9) == Some(&b'm')
+        self.opcode == TEXT && (self.is_compressed || self.payload.get(9) == Some(&b'm'))
     }
 
     /// Whether the envelope's type starts with `name`.
     pub(crate) fn is_type(&self, name: &[u8]) -> bool {
-        self.opcode == TEXT && self.payload.get(9..).is_some_and(|rest| rest.starts_with(name))
+        self.opcode == TEXT
+            && !self.is_compressed
+            && self.payload.get(9..).is_some_and(|rest| rest.starts_with(name))
     }
 
     pub(crate) fn is_ping(&self) -> bool {
@@ -81,7 +88,8 @@ impl<'a> Iterator for Frames<'a> {
         };
         let payload = bytes.get(header_bytes..header_bytes.checked_add(payload_bytes)?)?;
         self.at += header_bytes + payload_bytes;
-        Some(Frame { opcode: bytes[0] & 0x0f, payload })
+        let is_compressed = bytes[0] & COMPRESSED != 0;
+        Some(Frame { opcode: bytes[0] & 0x0f, is_compressed, payload })
     }
 }
 
@@ -145,7 +153,7 @@ mod tests {
     #[test]
     fn gap_range_is_read_from_its_text() {
         let text = br#"{"type":"gap","channel":"c","from":125,"to":131,"reason":"slow_consumer"}"#;
-        let frame = Frame { opcode: TEXT, payload: text };
+        let frame = Frame { opcode: TEXT, is_compressed: false, payload: text };
         assert!(frame.is_type(b"gap") && !frame.is_message());
         assert_eq!(frame.number(b"\"from\":"), Some(125));
         assert_eq!(frame.number(b"\"to\":"), Some(131));

@@ -30,6 +30,8 @@ pub(crate) struct Greeting {
     /// The local address to connect from, when one has too few ports.
     pub(crate) source: Option<Ipv4Addr>,
     pub(crate) path: &'static str,
+    /// Whether compression is offered.
+    pub(crate) deflate: bool,
     pub(crate) dialect: Dialect,
     /// The channel to subscribe to, where the dialect has channels.
     pub(crate) channel: Option<&'static str>,
@@ -75,9 +77,13 @@ impl Greeting {
 
     /// Sends the upgrade request.
     pub(crate) fn ask(&self, stream: &mut TcpStream) -> io::Result<()> {
+        let offer = match self.deflate {
+            true => "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+            false => "",
+        };
         let request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n",
+             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n",
             self.path, self.address
         );
         stream.write_all(request.as_bytes())

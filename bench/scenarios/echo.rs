@@ -25,6 +25,7 @@ pub(super) fn run(running: &Running, load: &Load, depth: usize) -> io::Result<Ou
         address: running.address,
         source: None,
         path: "/echo",
+        deflate: false,
         dialect: running.server.dialect(),
         channel: None,
     };

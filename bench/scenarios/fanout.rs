@@ -45,8 +45,13 @@ pub(super) fn rate_columns() -> Vec<Column> {
 }
 
 /// Publishes as long as fewer than `window` are not yet everywhere.
-pub(super) fn closed_loop(running: &Running, load: &Load, window: u64) -> io::Result<Outcome> {
-    let mut hall = Hall::open(running, load)?;
+pub(super) fn closed_loop(
+    running: &Running,
+    load: &Load,
+    window: u64,
+    deflate: bool,
+) -> io::Result<Outcome> {
+    let mut hall = Hall::open(running, load, deflate)?;
     let started = Instant::now();
     let mut measured: Option<(Meter, Seen, Option<Sends>)> = None;
     loop {
@@ -81,7 +86,7 @@ pub(super) fn closed_loop(running: &Running, load: &Load, window: u64) -> io::Re
 
 /// Publishes on schedule.
 pub(super) fn fixed_rate(running: &Running, load: &Load) -> io::Result<Outcome> {
-    let mut hall = Hall::open(running, load)?;
+    let mut hall = Hall::open(running, load, false)?;
     let between = Duration::from_secs_f64(1.0 / load.rate as f64);
     let whole = load.warm_up() + load.measured();
     let first_measured = (load.warm_up().as_secs_f64() * load.rate as f64) as u64;
@@ -165,18 +170,21 @@ struct Hall {
 }
 
 impl Hall {
-    fn open(running: &Running, load: &Load) -> io::Result<Self> {
+    /// With `deflate`, the subscribers are sent compressed messages.
+    fn open(running: &Running, load: &Load, deflate: bool) -> io::Result<Self> {
         let dialect = running.server.dialect();
         let mut greeting = Greeting {
             address: running.address,
             source: None,
             path: "/ws",
+            deflate,
             dialect,
             channel: Some(CHANNEL),
         };
         let mut fleet = Fleet::new(load.sleep)?;
         fleet.open(&greeting, load.subscribers)?;
         greeting.channel = None;
+        greeting.deflate = false;
         if dialect != Dialect::Ringcast {
             greeting.path = "/pub";
         }
@@ -238,6 +246,7 @@ impl Hall {
             let check = client % CHECKED_EVERY == 0 && self.requests.dialect != Dialect::Canned;
             for frame in frames {
                 if frame.is_message() {
+                    let check = check && !frame.is_compressed;
                     if check && number_in(frame.payload) != Some(NUMBER_FIRST + *next) {
                         seen.disorder += 1;
                     }

@@ -36,6 +36,7 @@ pub(super) fn run(running: &Running, load: &Load) -> io::Result<Outcome> {
         address: running.address,
         source: None,
         path: "/ws",
+        deflate: false,
         dialect: running.server.dialect(),
         channel: Some(fanout::CHANNEL),
     };

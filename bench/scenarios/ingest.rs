@@ -58,6 +58,7 @@ pub(super) fn run(running: &Running, load: &Load, subscribed: bool) -> io::Resul
         address: running.address,
         source: None,
         path: if dialect == Dialect::Ringcast { "/ws" } else { "/pub" },
+        deflate: false,
         dialect,
         channel: None,
     };

@@ -37,6 +37,9 @@ pub(crate) enum Scenario {
     /// Fan-out, 64 publishes outstanding.
     #[value(name = "fanout-64")]
     Fanout64,
+    /// Fan-out, one publish outstanding, to subscribers that take compressed messages.
+    #[value(name = "fanout-deflate")]
+    FanoutDeflate,
     /// Fan-out at a fixed rate: latency.
     #[value(name = "fanout-rate")]
     FanoutRate,
@@ -133,6 +136,7 @@ impl Scenario {
             Self::Echo16 => "echo-16",
             Self::Fanout1 => "fanout-1",
             Self::Fanout64 => "fanout-64",
+            Self::FanoutDeflate => "fanout-deflate",
             Self::FanoutRate => "fanout-rate",
             Self::Idle => "idle",
             Self::Handshake => "handshake",
@@ -144,7 +148,7 @@ impl Scenario {
     pub(crate) fn columns(self) -> Vec<Column> {
         match self {
             Self::Echo1 | Self::Echo16 => echo::columns(),
-            Self::Fanout1 | Self::Fanout64 => fanout::columns(),
+            Self::Fanout1 | Self::Fanout64 | Self::FanoutDeflate => fanout::columns(),
             Self::FanoutRate => fanout::rate_columns(),
             Self::Idle => idle::columns(),
             Self::Handshake => handshake::columns(),
@@ -157,6 +161,8 @@ impl Scenario {
         match self {
             // Without acks and without a subscriber nobody could tell when a publish is done.
             Self::Ingest0 => server.dialect() != Dialect::Plain,
+            // Nobody else here compresses.
+            Self::FanoutDeflate => server.is_ringcast(),
             // A held socket is the same under every driver.
             Self::Idle => server != Server::FloorEpoll,
             _ => true,
@@ -171,6 +177,9 @@ impl Scenario {
             Self::Echo16 => format!("{} connections, 16 messages in one write", echo::COUNT),
             Self::Fanout1 => format!("{subscribers} subscribers, 1 publish outstanding"),
             Self::Fanout64 => format!("{subscribers} subscribers, 64 publishes outstanding"),
+            Self::FanoutDeflate => {
+                format!("{subscribers} subscribers, 1 publish outstanding, compressed")
+            }
             Self::FanoutRate => {
                 format!("{subscribers} subscribers, {} publishes per second", load.rate)
             }
@@ -207,8 +216,9 @@ impl Scenario {
         match self {
             Self::Echo1 => echo::run(running, load, 1),
             Self::Echo16 => echo::run(running, load, 16),
-            Self::Fanout1 => fanout::closed_loop(running, load, 1),
-            Self::Fanout64 => fanout::closed_loop(running, load, 64),
+            Self::Fanout1 => fanout::closed_loop(running, load, 1, false),
+            Self::Fanout64 => fanout::closed_loop(running, load, 64, false),
+            Self::FanoutDeflate => fanout::closed_loop(running, load, 1, true),
             Self::FanoutRate => fanout::fixed_rate(running, load),
             Self::Idle => idle::run(running, load),
             Self::Handshake => handshake::run(running, load),
