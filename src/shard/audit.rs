@@ -19,6 +19,8 @@ pub struct Audit {
     pub timers: u64,
     /// Connections that keep a part of a message or of a request head.
     pub holding: u64,
+    /// Connections that keep what a compressed message may refer back to.
+    pub windows: u64,
     /// Clients that are not read from because letters wait on shelves.
     pub held_back: u64,
     /// Whether letters wait on shelves.
@@ -56,7 +58,9 @@ impl<D: Driver> Shard<D> {
             let held = connection.keeps_bytes();
             assert_eq!(connection.held_bytes as usize, held, "what {socket:?} keeps is accounted");
             held_bytes += held;
-            audit.holding += u64::from(held > 0);
+            let window = connection.conn.window_bytes();
+            audit.holding += u64::from(held > window);
+            audit.windows += u64::from(window > 0);
             audit.closing += u64::from(connection.conn.is_closing());
             audit.open += u64::from(connection.client);
             audit.held_back += u64::from(connection.held_back);

@@ -9,7 +9,7 @@ use crate::ledger::Ledger;
 use crate::plan::Plan;
 use crate::reached::{Reached, Situation};
 use crate::reader::{Cut, Read, Reader};
-use crate::speech;
+use crate::speech::{self, Deflate};
 
 /// What everybody can see and touch.
 pub struct Scene<'a> {
@@ -63,6 +63,8 @@ struct Life {
     link: LinkId,
     stage: Stage,
     reader: Reader,
+    /// How it compresses, if that was agreed on.
+    deflate: Option<Deflate>,
     account: Account,
     /// Said and not sent yet.
     outgoing: VecDeque<u8>,
@@ -259,6 +261,7 @@ impl Peer {
             Read::Status(101) => {
                 assert_eq!(life.stage, Stage::Shaking, "an upgrade was asked for");
                 life.stage = Stage::Open;
+                life.deflate = life.reader.agreement.as_deref().map(Deflate::agreed);
             }
             Read::Status(200) if life.stage == Stage::Posting => {}
             Read::Line(line) => {
@@ -277,7 +280,10 @@ impl Peer {
                 assert!(allowed.contains(&status), "status {status} in {:?}", life.stage);
                 life.stage = Stage::Leaving;
             }
-            Read::Text(text) => {
+            Read::Text { text, compressed } => {
+                if compressed {
+                    reached.count(Situation::CompressedMessage);
+                }
                 assert_ne!(life.stage, Stage::Shaking, "the answer comes before any frame");
                 life.account.hear(&text, scene.now, scene.ledger, reached);
             }
@@ -492,8 +498,9 @@ impl Peer {
             }
             7 => life.dribble = random.usize(..300),
             8 => {
+                let message_bytes_max = scene.plan.settings.conn.message_bytes_max;
                 let (bytes, codes) =
-                    speech::insult(random, scene.plan.settings.conn.message_bytes_max);
+                    speech::insult(random, message_bytes_max, life.deflate.as_mut());
                 life.say(&bytes);
                 life.insulted = Some(codes);
             }
@@ -514,7 +521,8 @@ impl Peer {
         let (number, payload) = Self::message(life, random, channel, scene);
         if random.u16(..1000) < scene.plan.habits.anonymous {
             let text = format!(r#"{{"type":"publish","channel":"{channel}","payload":{payload}}}"#);
-            return life.say(&speech::text(random, &text));
+            let said = speech::text(random, &text, life.deflate.as_mut());
+            return life.say(&said);
         }
         *scene.next_id += 1;
         let id = *scene.next_id;
@@ -621,6 +629,7 @@ impl Life {
             link,
             stage: Stage::Shaking,
             reader: Reader::default(),
+            deflate: None,
             account: Account::default(),
             outgoing: VecDeque::new(),
             said: 0,
@@ -661,7 +670,8 @@ impl Life {
         text: impl FnOnce() -> String,
     ) {
         self.account.ask(id, ask);
-        self.say(&speech::text(random, &text()));
+        let said = speech::text(random, &text(), self.deflate.as_mut());
+        self.say(&said);
     }
 
     /// Subscribes where it was, or with the last messages.

@@ -447,8 +447,12 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
             pong_timeout: draw.millis(200, 10_000).min(ping_interval),
             idle_timeout: (closes && draw.one_in(8)).then(|| draw.millis(1_000, 60_000)),
             close_timeout: draw.millis(200, 3_000),
-            compression: true,
-            compression_window_bytes_max: 4096,
+            compression: !draw.one_in(4),
+            compression_window_bytes_max: if draw.one_in(4) {
+                0
+            } else {
+                draw.scale(512, 32_768) as usize
+            },
             echo: false,
             pages: vec![conn::Page { path: "/", content_type: "text/plain", body: b"hello" }],
         },

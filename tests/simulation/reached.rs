@@ -69,6 +69,8 @@ situations! {
     DroppedNewest: "drop_newest lost messages",
     PingUnansweredAmidMessages: "messages came before the answer to a ping that was heard",
     ManyPingsOutstanding: "many pings were unanswered at once",
+    CompressedMessage: "a message came compressed",
+    WindowKept: "what a client's compressed messages may refer back to was kept",
     PartialReceive: "a message or request head was kept incomplete",
     BrokenAmidFrame: "a connection broke in the middle of a frame to the client",
     HandedOver: "an accepted peer was passed on to a lighter shard",

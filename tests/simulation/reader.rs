@@ -3,6 +3,8 @@
 
 use std::collections::VecDeque;
 
+use flate2::{Decompress, FlushDecompress};
+
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Read {
@@ -12,7 +14,10 @@ pub enum Read {
     Line(String),
     /// Such an answer is complete.
     LastLine,
-    Text(String),
+    Text {
+        text: String,
+        compressed: bool,
+    },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>),
@@ -38,6 +43,8 @@ pub struct Reader {
     status: Option<u16>,
     /// The answer comes in chunks, a line in each.
     in_chunks: bool,
+    /// What was agreed on about compression, as the server said it.
+    pub agreement: Option<String>,
     closed: bool,
     /// Where sends ended before their end.
     cuts: Vec<u64>,
@@ -84,10 +91,12 @@ impl Reader {
         let status = status.and_then(|digits| digits.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no HTTP answer: {text}"));
         let in_chunks = text.contains("\r\nTransfer-Encoding: chunked\r\n");
+        let named = |line: &str| line.strip_prefix("Sec-WebSocket-Extensions: ").map(str::to_owned);
+        let agreement = text.lines().find_map(named);
         if let Some(cut) = self.cut_within(end, end) {
             return Some(Read::Cut(cut));
         }
-        (self.status, self.in_chunks) = (Some(status), in_chunks);
+        (self.status, self.in_chunks, self.agreement) = (Some(status), in_chunks, agreement);
         self.take(end);
         Some(Read::Status(status))
     }
@@ -115,7 +124,9 @@ impl Reader {
     fn frame(&mut self) -> Option<Read> {
         let (first, second) = (*self.bytes.front()?, *self.bytes.get(1)?);
         assert!(!self.closed, "a frame after the close frame");
-        assert_eq!(first & 0xf0, 0x80, "the server neither fragments nor uses reserved bits");
+        let compressed = first & 0x40 != 0;
+        assert_eq!(first & 0xb0, 0x80, "the server neither fragments nor uses reserved bits");
+        assert!(!compressed || self.agreement.is_some(), "nobody agreed on compression");
         assert_eq!(second & 0x80, 0, "a server does not mask");
         let extended = |reader: &Self, count: usize| -> Option<u64> {
             (reader.bytes.len() >= 2 + count).then(|| {
@@ -139,8 +150,13 @@ impl Reader {
         let payload = frame[header..].to_vec();
         let is_control = first & 0x08 != 0;
         assert!(!is_control || payload.len() <= 125, "a control frame is short");
+        assert!(!is_control || !compressed, "a control frame is not compressed");
         Some(match first & 0x0f {
-            1 => Read::Text(String::from_utf8(payload).expect("a text is UTF-8")),
+            1 => {
+                let payload = if compressed { inflate(&payload) } else { payload };
+                let text = String::from_utf8(payload).expect("a text is UTF-8");
+                Read::Text { text, compressed }
+            }
             8 => {
                 self.closed = true;
                 assert_ne!(payload.len(), 1, "a close code has two bytes");
@@ -168,4 +184,15 @@ impl Reader {
         self.at += count as u64;
         self.bytes.drain(..count).collect()
     }
+}
+
+/// A message that refers to none before it.
+fn inflate(payload: &[u8]) -> Vec<u8> {
+    let data = [payload, &[0, 0, 0xff, 0xff]].concat();
+    let mut message = Vec::with_capacity(64 * 1024);
+    let mut state = Decompress::new(false);
+    state.decompress_vec(&data, &mut message, FlushDecompress::Sync).expect("it is DEFLATE data");
+    assert_eq!(state.total_in(), data.len() as u64, "a message is all that there is");
+    assert!(payload.len() < message.len(), "what is compressed is shorter");
+    message
 }

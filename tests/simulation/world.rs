@@ -531,6 +531,7 @@ impl World {
             (Situation::RecoveringWithWishes, hub.recovering_with_wishes),
             (Situation::HistoryKept, hub.kept),
             (Situation::PartialReceive, audit.holding),
+            (Situation::WindowKept, audit.windows),
         ] {
             self.reached.add(situation, times);
         }
