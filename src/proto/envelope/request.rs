@@ -236,7 +236,8 @@ impl Parser {
     /// # Errors
     /// When the text is not a JSON object.
     pub fn parse<'a>(&'a mut self, text: &'a [u8]) -> Result<Message<'a>, NotJson> {
-        Ok(self.message(Fields::scan(text)?))
+        let fields = Fields::scan(text)?;
+        Ok(self.message(&fields))
     }
 
     /// Reads one message that can only be a publish, and need not say so.
@@ -246,19 +247,20 @@ impl Parser {
     pub fn parse_publish<'a>(&'a mut self, text: &'a [u8]) -> Result<Message<'a>, NotJson> {
         let mut fields = Fields::scan(text)?;
         fields.kind.get_or_insert(br#""publish""#);
-        let mut message = self.message(fields);
+        let mut message = self.message(&fields);
         if !matches!(message.request, Ok(Request::Publish { .. }) | Err(_)) {
             message.request = Err(Reject::NotPublish);
         }
         Ok(message)
     }
 
-    fn message<'a>(&'a mut self, fields: Fields<'a>) -> Message<'a> {
+    #[inline]
+    fn message<'a>(&'a mut self, fields: &Fields<'a>) -> Message<'a> {
         let id = match fields.id {
             Some(id) if !is_id(id) => return Message { id: None, request: Err(Reject::BadId) },
             id => id,
         };
-        Message { id, request: self.request(&fields) }
+        Message { id, request: self.request(fields) }
     }
 
     fn request<'a>(&'a mut self, fields: &Fields<'a>) -> Result<Request<'a>, Reject> {
