@@ -113,9 +113,9 @@ export interface Published {
 }
 
 export interface HistoryOptions {
-  /** The first number wanted. */
+  /** The first number wanted; the oldest that is kept. */
   from?: number;
-  /** The most messages wanted. */
+  /** The most messages wanted; a page may hold fewer. */
   limit?: number;
 }
 

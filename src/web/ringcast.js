@@ -204,8 +204,9 @@ export class Ringcast {
   }
 
   /**
-   * Asks for what the server keeps of a channel: up to `limit` messages from number `from` on.
-   * Resolves with { epoch, seq, messages: [{ channel, seq, payload }], more }.
+   * Asks for what the server keeps of a channel: up to `limit` messages from number `from` on, or
+   * from the oldest one. Resolves with { epoch, seq, messages: [{ channel, seq, payload }], more };
+   * a page may hold fewer than `limit`, and `more` says whether there are others behind it.
    */
   async history(channel, { from, limit } = {}) {
     const { epoch, seq, messages, more } = await this.#request({ type: "history", channel, from, limit });
@@ -891,7 +892,7 @@ class HttpLink {
     if (!newest) throw new Error("the server does not say where the channel is");
     const { epoch, seq } = newest;
     const messages = [];
-    let cursor = `${epoch}.${Math.max((from ?? seq - limit + 1) - 1, 0)}`;
+    let cursor = `${epoch}.${Math.max((from ?? 1) - 1, 0)}`;
     while (messages.length < limit) {
       const answer = await this.poll(signal, [channel], cursor, 0);
       if (answer.events.length === 0) break;

@@ -210,6 +210,8 @@ await everywhere("history_is_read_in_pages", async (server, transport) => {
   const rest = await client.history("a", { from: 6, limit: 100 });
   assert.deepEqual(rest.messages.map(({ seq }) => seq), [6, 7, 8, 9]);
   assert.equal(rest.more, false);
+  const oldest = await client.history("a", { limit: 2 });
+  assert.deepEqual(oldest.messages.map(({ seq }) => seq), [3, 4]);
   client.close();
 });
 
