@@ -546,7 +546,8 @@ export class Ringcast {
       const timer = setTimeout(giveUp, this.#options.publishTimeoutMs);
       waiting.retry = { message: { id, ...message }, isSent: false, timer };
       this.#retrying += 1;
-      this.#flush();
+      // While something older waits to be sent again, this waits behind it.
+      if (this.#flushTimer === null) this.#flush();
     });
   }
 
@@ -855,6 +856,9 @@ class HttpLink {
         this.#batchMax = 1;
       } else {
         for (const id of unanswered.keys()) this.host.failed(id, code, reason);
+        // What waits behind it must not overtake what is sent again.
+        const behind = unanswered.size > 0 && code === "connection_lost" ? this.#outgoing.splice(0) : [];
+        for (const { id } of behind) this.host.failed(id, "not_connected", "not sent: the publish before it failed");
       }
     }
     this.#isPosting = false;

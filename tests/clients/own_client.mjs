@@ -199,6 +199,22 @@ await everywhere("publishes_keep_their_order", async (server, transport) => {
   client.close();
 });
 
+await everywhere("publishes_with_retry_keep_their_order_through_broken_connections", async (server, transport) => {
+  const { client } = listen(server, { transports: [transport] });
+  await isOpen(client);
+  const acks = [];
+  for (let number = 0; number < 300; number += 1) {
+    acks.push(client.publish("a", number, { retry: true }));
+    if (number % 60 === 20) server.losesPosts = 1;
+    if (number % 60 === 40) server.losesAcks = 1;
+    if (number % 7 === 0) await sleep(1);
+  }
+  await Promise.all(acks);
+  const numbers = server.channel("a").events.map(({ payload }) => payload);
+  assert.deepEqual(numbers, Array.from({ length: 300 }, (_, index) => index));
+  client.close();
+});
+
 await everywhere("history_is_read_in_pages", async (server, transport) => {
   for (let n = 1; n <= 9; n += 1) server.publish("a", { n });
   server.forget("a", 7);

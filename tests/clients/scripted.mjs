@@ -23,6 +23,7 @@ export class Scripted {
   blocked = new Set(); // "websocket", "sse", "poll": answered with 403
   silent = new Set(); // "sse": a proxy holds the stream back
   losesAcks = 0; // publishes that are taken while their connection breaks
+  losesPosts = 0; // posts whose connection breaks before anything is taken
   refuses = []; // codes that the next publishes are refused with
   opened = []; // the doors, in the order they were opened
   requests = []; // { door, ...} of what was asked
@@ -235,6 +236,7 @@ export class Scripted {
     let body = "";
     for await (const piece of request) body += piece;
     this.posts.push(body);
+    if (this.losesPosts > 0 && this.losesPosts--) return response.destroy();
     if (body.length > 1_000) return response.writeHead(413).end();
     const answers = body.split("\n").map((line) => {
       if (line.length > 600) return { type: "error", code: "content_too_large", reason: "a line too long" };
