@@ -167,6 +167,9 @@ impl Hub {
 
     /// Asks for the next pages of those whose last one has left, up to a bound.
     pub fn recall_due(&mut self, now: Time) {
+        if !self.has_recalls_due() {
+            return;
+        }
         while let Some((client, topic)) = self.clients.next_caught_up(|recovery| {
             let is_reading = recovery.stage == Stage::Reading;
             recovery.stage = if is_reading { Stage::Due } else { recovery.stage };
