@@ -13,6 +13,15 @@
 //! Bytes come in at one side, walk forward through nouns, and leave at the other side; nothing
 //! walks back.
 //!
+//! ## The journey of somebody who was away
+//!
+//! ```text
+//! subscribe since 120 --> hub.recover --letter--> home: history --page--> outbox --> ... --> live
+//! ```
+//!
+//! Each page is asked for when the last one has left, and the one that reaches the newest message
+//! brings the client among the subscribers: a client that is behind is a position, not a queue.
+//!
 //! ## The layers, bottom up
 //!
 //! | layer | modules | knows |
@@ -29,7 +38,7 @@
 //!
 //! ## Reading order
 //!
-//! `proto::ws::decoder`, `conn`, `hub::outbox`, `hub`, `io` (the contract), `shard`.
+//! `proto::ws::decoder`, `conn`, `hub::outbox`, `hub`, `hub::recovery`, `io` (the contract), `shard`.
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
