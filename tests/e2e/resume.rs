@@ -228,6 +228,12 @@ pub async fn a_history_is_shown_page_by_page_to_whoever_asks(setup: Setup) {
     }
 }
 
+/// How many lives are lived; RINGCAST_TEST_SCHEDULES says more.
+fn schedules() -> u64 {
+    let wanted = std::env::var("RINGCAST_TEST_SCHEDULES").ok();
+    wanted.map_or(60, |count| count.parse().expect("RINGCAST_TEST_SCHEDULES counts"))
+}
+
 /// What a reader knows of each channel: the epoch and the last message it has or was told of.
 type Known = BTreeMap<&'static str, (String, u64)>;
 
@@ -239,7 +245,7 @@ pub async fn killed_at_any_moment_and_back_again_nobody_misses_or_repeats_a_mess
     let mut publisher = Client::open(&server).await;
     let mut published: BTreeMap<&str, u64> = CHANNELS.map(|channel| (channel, 0)).into();
     let (mut heard, mut lost) = (0, 0);
-    for seed in 0..60 {
+    for seed in 0..schedules() {
         let mut chance = Chance::new(seed);
         let mut known = Known::new();
         for _life in 0..3 {
