@@ -236,11 +236,14 @@ impl Account {
         }
     }
 
-    /// A pong has come.
-    pub fn pong(&mut self, payload: &[u8], reached: &mut Reached) {
-        let (expected, ..) = self.pings.pop_front().expect("a pong answers a ping");
-        assert_eq!(expected, payload, "a pong says what its ping said, in order");
-        self.pings_heard = self.pings_heard.saturating_sub(1);
+    /// A pong has come. A server that leaves need not answer every ping (RFC 6455 5.5.3 lets it
+    /// answer the last one only), but those that it answers in order.
+    pub fn pong(&mut self, payload: &[u8], is_leaving: bool, reached: &mut Reached) {
+        let at = self.pings.iter().position(|(ping, ..)| ping == payload);
+        let at = at.expect("a pong says what its ping said");
+        assert!(at == 0 || is_leaving, "a pong answers ping {at} of {}", self.pings.len());
+        self.pings.drain(..=at);
+        self.pings_heard = self.pings_heard.saturating_sub(at + 1);
         if self.pings.len() > 8 {
             reached.count(Situation::ManyPingsOutstanding);
         }

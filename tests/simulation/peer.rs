@@ -293,7 +293,9 @@ impl Peer {
                     life.say(&pong);
                 }
             }
-            Read::Pong(payload) => life.account.pong(&payload, reached),
+            Read::Pong(payload) => {
+                life.account.pong(&payload, scene.draining.is_some(), reached);
+            }
             Read::Close(code) => {
                 life.heard_close = true;
                 reached.close_code(code.unwrap_or(1005));

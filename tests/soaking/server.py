@@ -30,7 +30,7 @@ channels_max = 4000
 channels_per_client_max = 32
 outbox_messages_max = 64
 outbox_bytes_max = "32KiB"
-memory_max = "29300KiB"
+memory_max = "31000KiB"
 
 [timing]
 handshake_timeout = "1500ms"
