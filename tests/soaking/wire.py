@@ -77,6 +77,15 @@ class Socket:
         # Whoever waited too long says what it waited with.
         if kind is asyncio.CancelledError and self.socket.fileno() >= 0:
             error.add_note(self.describe())
+        self.close()
+
+    def close(self):
+        """Closes it, and nobody waits for it any more. A task that still does, in the moment until it
+        is cancelled, would leave the loop believing that it watches this number: the next socket is
+        given it, and would be told of nothing, for ever."""
+        if self.socket.fileno() >= 0:
+            self.loop.remove_reader(self.socket)
+            self.loop.remove_writer(self.socket)
         self.socket.close()
 
     def describe(self):
@@ -89,11 +98,15 @@ class Socket:
     async def connect(self):
         await self.loop.sock_connect(self.socket, self.peer)
 
-    async def open(self):
+    async def open(self, seconds=60):
         """The handshake, whole; the welcome is the first frame to come."""
-        await self.connect()
-        await self.send(REQUEST)
-        await self.upgraded()
+        try:
+            async with asyncio.timeout(seconds):
+                await self.connect()
+                await self.send(REQUEST)
+                await self.upgraded()
+        except TimeoutError:
+            raise Broken(f"no answer to the handshake within {seconds} s; {self.describe()}") from None
 
     async def upgraded(self):
         """Reads the server's half of the handshake."""
@@ -184,4 +197,4 @@ class Socket:
     def vanish_with_reset(self):
         """Leaves without a good word: RST instead of FIN."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.socket.close()
+        self.close()
