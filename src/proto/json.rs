@@ -6,6 +6,10 @@
 //! and every way of escaping pass. No recursion, no allocation. Bytes are expected to be UTF-8
 //! already: the decoder has seen to it.
 
+mod unescape;
+
+pub(in crate::proto) use unescape::{unescape, unescaped_bytes};
+
 use crate::limits::JSON_DEPTH_MAX;
 
 // The kinds of the containers we are in are kept as one bit each.
@@ -44,7 +48,7 @@ impl JsonError {
 }
 
 /// The byte at `at` is not what the grammar wants, or there is none.
-fn unexpected(bytes: &[u8], at: usize) -> JsonError {
+pub(in crate::proto) fn unexpected(bytes: &[u8], at: usize) -> JsonError {
     let fault = if at < bytes.len() { Fault::UnexpectedByte } else { Fault::TooShort };
     JsonError::new(fault, at.min(bytes.len()))
 }
@@ -232,7 +236,7 @@ fn key(bytes: &[u8], at: usize) -> Result<(usize, usize), JsonError> {
 
 /// Scans the string whose opening quote is at `at`; returns where it ends.
 #[inline]
-fn string(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
+pub(in crate::proto) fn string(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
     let mut at = at + 1;
     loop {
         at += plain_bytes(&bytes[at..]);
@@ -287,7 +291,7 @@ fn escape(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
 
 /// `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`
 #[inline]
-fn number(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
+pub(in crate::proto) fn number(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
     let mut at = at;
     if bytes.get(at) == Some(&b'-') {
         at += 1;
@@ -317,7 +321,7 @@ fn digits(bytes: &[u8], at: usize) -> Result<usize, JsonError> {
     if end == at { Err(unexpected(bytes, at)) } else { Ok(end) }
 }
 
-fn literal(bytes: &[u8], at: usize, word: &[u8]) -> Result<usize, JsonError> {
+pub(in crate::proto) fn literal(bytes: &[u8], at: usize, word: &[u8]) -> Result<usize, JsonError> {
     for (index, byte) in word.iter().enumerate() {
         if bytes.get(at + index) != Some(byte) {
             return Err(unexpected(bytes, at + index));

@@ -4,6 +4,7 @@
 pub mod envelope;
 pub mod http;
 pub mod json;
+pub mod msgpack;
 pub mod ws;
 
 #[cfg(test)]
