@@ -103,6 +103,10 @@ pub const CHANNEL_NAME_BYTES_MAX: usize = 255;
 /// Bytes of a request's `id`, echoed in the answer: room for a UUID in quotes and to spare.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
+/// Bytes of a buffer that a shard keeps for what came in another dialect than JSON: most messages are
+/// far below the default of message_bytes_max, and a larger buffer is made for each that is not.
+pub const TEXT_KEPT_BYTES_MAX: usize = 64 * 1024;
+
 /// Depth of nesting in a JSON message. Deeper ones are refused, not parsed with a deep stack.
 pub const JSON_DEPTH_MAX: usize = 128;
 

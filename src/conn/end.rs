@@ -13,7 +13,7 @@ pub enum EndReason {
     HandshakeTimeout,
     /// No message for the idle timeout.
     IdleTimeout,
-    /// A text message that is not a JSON object.
+    /// A message that is not a JSON object, or not a MessagePack map, or no JSON at all.
     Malformed,
     /// At the memory ceiling, and this client held the most.
     MemoryCeiling,
@@ -27,11 +27,13 @@ pub enum EndReason {
     PeerVanished,
     /// Silence after a ping.
     PongTimeout,
+    /// What it asked for is not done, and its dialect has no word for that.
+    Refused,
     /// A request's body did not come in time.
     RequestTimeout,
     /// The server is full.
     ServerFull,
-    /// A channel's rule closes clients that do not keep up.
+    /// A channel's rule closes clients that do not keep up, or its dialect cannot tell of a gap.
     SlowConsumer,
     /// A message of a kind or size that is not taken.
     UnacceptableMessage,
@@ -43,7 +45,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// All of them, in the order of their values.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Answered,
         Self::Drained,
         Self::HandshakeRefused,
@@ -56,6 +58,7 @@ impl EndReason {
         Self::PeerReset,
         Self::PeerVanished,
         Self::PongTimeout,
+        Self::Refused,
         Self::RequestTimeout,
         Self::ServerFull,
         Self::SlowConsumer,
@@ -80,6 +83,7 @@ impl EndReason {
             Self::PeerReset => "peer_reset",
             Self::PeerVanished => "peer_vanished",
             Self::PongTimeout => "pong_timeout",
+            Self::Refused => "refused",
             Self::RequestTimeout => "request_timeout",
             Self::ServerFull => "server_full",
             Self::SlowConsumer => "slow_consumer",

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use super::{Afterwards, Answer, Conn, EndReason, Event, Expired, Page, Settings};
+use super::{Afterwards, Answer, Conn, EndReason, Event, Expired, Page, Payload, Settings};
 use crate::fuzz::{Choices, cuts};
 use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
+use crate::proto::dialect::Dialect;
 use crate::proto::http::{Body, Cors, Framing, Piece, Refusal, write_chunk, write_last_chunk};
 use crate::proto::ws::deflate::{Codec, Deflater, Inflater, Reach};
 use crate::proto::ws::frame::{FrameHeader, Opcode, Role, write_masked};
@@ -99,20 +100,26 @@ impl Step {
             let count = usize::from(choices.byte());
             choices.bytes(count).to_vec()
         };
-        let request = |path: &str| {
+        let request = |path: &str, protocol: Option<&str>| {
             let mut out = Vec::new();
             let key = "dGhlIHNhbXBsZSBub25jZQ==";
-            ws::handshake::write_request(&mut out, "example.org", path, key, None);
+            ws::handshake::write_request(&mut out, "example.org", path, key, protocol);
             out.truncate(out.len() - 2);
             out.extend_from_slice(
                 b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n",
             );
             Self::Bytes(out)
         };
-        match choices.byte() % 16 {
+        let choice = choices.byte();
+        match choice % 16 {
             0 | 1 => Self::Bytes(raw(choices)),
-            2 => request("/ws"),
-            3 => request("/echo"),
+            2 => match choice >> 4 {
+                0..8 => request("/ws", None),
+                8..12 => request("/ws", Some(Dialect::Msgpack.name())),
+                12..14 => request("/raw/a%2Fb", None),
+                _ => request("/raw/a%2Fb?mode=sub", Some(Dialect::Raw.name())),
+            },
+            3 => request("/echo", None),
             4 => match choices.byte() % 4 {
                 0 => Self::Bytes(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec()),
                 _ => Self::Bytes(publish_request(choices)),
@@ -204,6 +211,8 @@ fn compressed(message: &[u8]) -> Vec<u8> {
 enum Seen {
     Opened { hub: bool, compression: Option<Reach> },
     Text(Vec<u8>),
+    Msgpack(Vec<u8>),
+    Payload { is_text: bool, bytes: Vec<u8> },
     Publishing,
     Object(Vec<u8>),
     ObjectTooLong,
@@ -317,6 +326,15 @@ impl Life {
             told.push(match event {
                 Event::Opened { hub, compression } => Seen::Opened { hub, compression },
                 Event::Text(text) => Seen::Text(text.to_vec()),
+                Event::Msgpack(message) => Seen::Msgpack(message.to_vec()),
+                Event::Payload(channel, payload) => {
+                    assert_eq!(channel, "a/b");
+                    let (is_text, bytes) = match payload {
+                        Payload::Text(text) => (true, text.to_vec()),
+                        Payload::Binary(bytes) => (false, bytes.to_vec()),
+                    };
+                    Seen::Payload { is_text, bytes }
+                }
                 Event::Publishing => Seen::Publishing,
                 Event::Object(object) => Seen::Object(object.to_vec()),
                 Event::ObjectTooLong => Seen::ObjectTooLong,
@@ -342,10 +360,17 @@ impl Life {
                 assert!(hub || self.settings.echo);
                 self.seen.push(seen);
             }
-            Seen::Text(ref text) => {
-                assert_eq!(self.is_hub, Some(true));
-                assert!(text.len() <= self.settings.message_bytes_max);
+            Seen::Text(ref text) | Seen::Payload { is_text: true, bytes: ref text } => {
+                let dialect = self.conn.dialect();
+                assert_eq!(dialect == Dialect::Json, matches!(seen, Seen::Text(_)));
+                self.check_message(text);
                 assert!(std::str::from_utf8(text).is_ok());
+                self.seen.push(seen);
+            }
+            Seen::Msgpack(ref bytes) | Seen::Payload { ref bytes, .. } => {
+                let dialect = self.conn.dialect();
+                assert_eq!(dialect == Dialect::Msgpack, matches!(seen, Seen::Msgpack(_)));
+                self.check_message(bytes);
                 self.seen.push(seen);
             }
             Seen::Publishing => {
@@ -369,6 +394,12 @@ impl Life {
             }
             Seen::Ended(_) => self.end(seen),
         }
+    }
+
+    fn check_message(&self, message: &[u8]) {
+        assert_eq!(self.is_hub, Some(true));
+        assert!(message.len() <= self.settings.message_bytes_max);
+        assert!(self.conn.raw_channel().is_none_or(|raw| raw.publishes));
     }
 
     /// Answers what was asked.

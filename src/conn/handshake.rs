@@ -1,8 +1,9 @@
 //! The first phase: an HTTP request head that becomes a WebSocket, a publish, a page, or a refusal.
 
 use super::publish::{self, Publish};
-use super::{Page, Settings};
+use super::{Page, RawChannel, Settings};
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
+use crate::proto::dialect::Dialect;
 use crate::proto::http::{self, HeaderSlots, Manner, Refusal, Request};
 use crate::proto::ws::extension::Agreement;
 use crate::proto::ws::handshake;
@@ -18,7 +19,7 @@ pub(super) struct Handshake {
 /// What the other end of an open connection talks to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Service {
-    /// The hub, in ringcast.json.v1.
+    /// The hub.
     Hub,
     /// Itself.
     Echo,
@@ -30,7 +31,16 @@ pub(super) enum Outcome {
     /// More bytes are needed.
     Incomplete,
     /// It is a WebSocket now; the answer has been written.
-    Upgraded(Service, Option<Agreement>),
+    Upgraded {
+        /// What it talks to.
+        service: Service,
+        /// How it speaks.
+        dialect: Dialect,
+        /// For [`Dialect::Raw`].
+        channel: Option<RawChannel>,
+        /// What was agreed on about compression.
+        agreement: Option<Agreement>,
+    },
     /// Objects to be published follow, and are to be answered.
     Publishes(Box<Publish>),
     /// It was answered with a page and the connection ends.
@@ -94,7 +104,7 @@ fn answer(now: Time, bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -
         Err(refusal) => return (refuse(refusal, replies), bytes.len()),
     };
     let outcome = match route(&request, settings) {
-        Ok(Route::Upgrade(service)) => upgrade(&request, service, replies, settings),
+        Ok(Route::Upgrade(path)) => upgrade(&request, path, replies, settings),
         Ok(Route::Page(page)) => {
             let head_only = request.method == "HEAD";
             http::write_response(replies, 200, page.content_type, page.body, head_only);
@@ -109,16 +119,25 @@ fn answer(now: Time, bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -
 }
 
 enum Route<'a> {
-    Upgrade(Service),
+    Upgrade(Path),
     Publish,
     Page(&'a Page),
 }
 
+/// Where there is a WebSocket.
+#[derive(Clone, Copy)]
+enum Path {
+    Hub,
+    Raw,
+    Echo,
+}
+
 fn route<'a>(request: &Request<'_>, settings: &'a Settings) -> Result<Route<'a>, Refusal> {
     match request.path {
-        "/ws" => Ok(Route::Upgrade(Service::Hub)),
+        "/ws" => Ok(Route::Upgrade(Path::Hub)),
         "/publish" => Ok(Route::Publish),
-        "/echo" if settings.echo => Ok(Route::Upgrade(Service::Echo)),
+        "/echo" if settings.echo => Ok(Route::Upgrade(Path::Echo)),
+        path if path.starts_with(RawChannel::PATH) => Ok(Route::Upgrade(Path::Raw)),
         path => {
             let page = settings.pages.iter().find(|page| page.path == path);
             let page = page.ok_or(Refusal::NotFound)?;
@@ -133,18 +152,32 @@ fn route<'a>(request: &Request<'_>, settings: &'a Settings) -> Result<Route<'a>,
 
 fn upgrade(
     request: &Request<'_>,
-    service: Service,
+    path: Path,
     replies: &mut Vec<u8>,
     settings: &Settings,
 ) -> Result<Outcome, Refusal> {
     let upgrade = handshake::check(request)?;
+    let spoken: &[Dialect] = match path {
+        Path::Hub => &[Dialect::Json, Dialect::Msgpack],
+        Path::Raw => &[Dialect::Raw],
+        Path::Echo => &[Dialect::Json],
+    };
+    let chosen = handshake::choose_protocol(&upgrade, spoken);
+    let (service, dialect) = match path {
+        Path::Hub => (Service::Hub, chosen.unwrap_or_default()),
+        Path::Raw => (Service::Hub, Dialect::Raw),
+        Path::Echo => (Service::Echo, Dialect::default()),
+    };
+    let channel = match dialect {
+        Dialect::Raw => Some(RawChannel::of(request)?),
+        _ => None,
+    };
     let agreement = match settings.compression {
         true => upgrade.compression(settings.compression_window_bytes_max)?,
         false => None,
     };
-    let protocol = handshake::choose_protocol(&upgrade);
-    handshake::write_accept(replies, upgrade.key, protocol, agreement.as_ref());
-    Ok(Outcome::Upgraded(service, agreement))
+    handshake::write_accept(replies, upgrade.key, chosen.map(Dialect::name), agreement.as_ref());
+    Ok(Outcome::Upgraded { service, dialect, channel, agreement })
 }
 
 /// Everything but the objects themselves is said here; also to a browser that asks beforehand.

@@ -6,7 +6,8 @@
 //! no clock, and knows nothing of channels.
 //!
 //! Reading order: this page (the verbs), `receive` (what bytes mean), `handshake`, `open`, `publish`
-//! and `closing` (the phases), `keepalive` (when what is due).
+//! and `closing` (the phases), `raw` (what a URL of ringcast.raw.v1 asks for), `keepalive` (when what
+//! is due).
 #![forbid(unsafe_code)]
 
 mod closing;
@@ -15,6 +16,7 @@ mod handshake;
 mod keepalive;
 mod open;
 mod publish;
+mod raw;
 mod receive;
 mod settings;
 
@@ -23,6 +25,7 @@ pub mod fuzz;
 #[cfg(test)]
 mod tests;
 
+use crate::proto::dialect::Dialect;
 use crate::proto::http::{self, Manner, Refusal};
 use crate::proto::ws::close;
 use crate::proto::ws::deflate::Reach;
@@ -36,6 +39,7 @@ use publish::Publish;
 
 pub use end::EndReason;
 pub use publish::Answer;
+pub use raw::RawChannel;
 pub use settings::{Page, Settings};
 
 /// One client's life on the wire.
@@ -64,7 +68,7 @@ const _: () = assert!(size_of::<Conn>() <= 88);
 /// What the bytes of a client, or the time, mean for the rest of the server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The WebSocket handshake is done. With `hub`, the client speaks ringcast.json.v1.
+    /// The WebSocket handshake is done. With `hub`, the client speaks [`Conn::dialect`].
     Opened {
         /// Whether its messages are for the hub.
         hub: bool,
@@ -73,6 +77,10 @@ pub enum Event<'a> {
     },
     /// A text message for the hub, valid UTF-8.
     Text(&'a mut [u8]),
+    /// A message for the hub in ringcast.msgpack.v1.
+    Msgpack(&'a mut [u8]),
+    /// A message for a channel that is its payload.
+    Payload(&'a str, Payload<'a>),
     /// Objects to be published are going to come.
     Publishing,
     /// An object to be published, not yet proven to be one; to be answered with [`Conn::answer`].
@@ -87,6 +95,15 @@ pub enum Event<'a> {
     /// The client's life ends, for this reason; told once. What is still to be said has been
     /// appended to the replies; when it has left, ask [`Conn::flushed`].
     Ending(EndReason),
+}
+
+/// What a client of ringcast.raw.v1 sends.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// Text, valid UTF-8.
+    Text(&'a [u8]),
+    /// Bytes of any kind.
+    Binary(&'a [u8]),
 }
 
 /// What is to be done with a socket when all that was to be said has been said.
@@ -260,6 +277,24 @@ impl Conn {
             Stage::Handshake(handshake) => *handshake = Handshake::default(),
             Stage::Open(open) => open.abandon(),
             Stage::Publish(publish) => publish.abandon(),
+        }
+    }
+
+    /// What the client speaks and is spoken to.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        match &self.stage {
+            Stage::Handshake(_) | Stage::Publish(_) => Dialect::default(),
+            Stage::Open(open) => open.dialect,
+        }
+    }
+
+    /// The one channel of a client that speaks ringcast.raw.v1.
+    #[must_use]
+    pub fn raw_channel(&self) -> Option<&RawChannel> {
+        match &self.stage {
+            Stage::Open(open) => open.channel(),
+            _ => None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! The second phase: WebSocket frames, compressed perhaps, that become messages.
 
+use super::RawChannel;
 use super::handshake::Service;
+use crate::proto::dialect::Dialect;
 use crate::proto::ws::deflate::{Deflater, Inflater, Reach, Window};
 use crate::proto::ws::extension::Agreement;
 use crate::proto::ws::frame::{Opcode, Role, write_frame};
@@ -12,23 +14,50 @@ pub(super) struct Open {
     pub(super) decoder: Decoder,
     /// What was agreed on about compression.
     agreement: Option<Agreement>,
-    /// The end of what came compressed, if the next message may refer back to it.
-    window: Option<Box<Window>>,
+    /// What few clients need, at the price of one pointer for the others.
+    extra: Option<Box<Extra>>,
     pub(super) service: Service,
+    pub(super) dialect: Dialect,
+}
+
+#[derive(Debug, Default)]
+struct Extra {
+    /// The end of what came compressed, if the next message may refer back to it.
+    window: Option<Window>,
+    /// For [`Dialect::Raw`].
+    channel: Option<RawChannel>,
+}
+
+/// What a client says.
+pub(super) struct Said<'a> {
+    pub(super) event: Event<'a>,
+    /// Where bare payloads go, if they go anywhere.
+    pub(super) channel: Option<&'a str>,
 }
 
 impl Open {
-    pub(super) fn new(service: Service, agreement: Option<Agreement>) -> Self {
+    pub(super) fn new(
+        service: Service,
+        dialect: Dialect,
+        channel: Option<RawChannel>,
+        agreement: Option<Agreement>,
+    ) -> Self {
         let decoder = match agreement {
             Some(_) => Decoder::with_compression(Role::Server),
             None => Decoder::new(Role::Server),
         };
-        Self { decoder, agreement, window: None, service }
+        let extra = channel.map(|it| Box::new(Extra { window: None, channel: Some(it) }));
+        Self { decoder, agreement, extra, service, dialect }
     }
 
     /// Whether messages for the client may be compressed, and how.
     pub(super) fn reach(&self) -> Option<Reach> {
         self.agreement.map(|agreement| agreement.reach)
+    }
+
+    /// For [`Dialect::Raw`].
+    pub(super) fn channel(&self) -> Option<&RawChannel> {
+        self.extra.as_ref()?.channel.as_ref()
     }
 
     /// The next of what the client says, inflated.
@@ -38,27 +67,32 @@ impl Open {
         input: &mut &'i mut [u8],
         inflater: &'s mut Inflater,
         message_bytes_max: usize,
-    ) -> Result<Option<Event<'s>>, Violation> {
-        match self.decoder.next(input, message_bytes_max)? {
+    ) -> Result<Option<Said<'s>>, Violation> {
+        let event = match self.decoder.next(input, message_bytes_max)? {
             Some(Event::Compressed(opcode, compressed)) => {
                 let window_bytes_max = self.agreement.map_or(0, |it| it.window_bytes_max());
-                let window = &mut self.window;
-                let before = window.as_ref().map_or([].as_slice(), |window| window.as_bytes());
+                let window = self.extra.as_ref().and_then(|extra| extra.window.as_ref());
+                let before = window.map_or([].as_slice(), |window| window.as_bytes());
                 let message = inflater.inflate(before, compressed, message_bytes_max)?;
                 if window_bytes_max > 0 {
-                    let empty = || Box::new(Window::new(window_bytes_max));
-                    window.get_or_insert_with(empty).push(message);
+                    let window = &mut self.extra.get_or_insert_default().window;
+                    window.get_or_insert_with(|| Window::new(window_bytes_max)).push(message);
                 }
-                inflated(opcode, message).map(Some)
+                Some(inflated(opcode, message)?)
             }
-            event => Ok(event),
-        }
+            event => event,
+        };
+        let channel = self.extra.as_ref().and_then(|extra| extra.channel.as_ref());
+        let channel = channel.filter(|raw| raw.publishes).map(|raw| &*raw.channel);
+        Ok(event.map(|event| Said { event, channel }))
     }
 
     /// Forgets what is incomplete and what could be referred back to.
     pub(super) fn abandon(&mut self) {
         self.decoder = Decoder::new(Role::Server);
-        self.window = None;
+        if let Some(extra) = &mut self.extra {
+            extra.window = None;
+        }
     }
 
     /// Bytes kept of what is incomplete, and of what may be referred back to.
@@ -68,7 +102,8 @@ impl Open {
 
     /// Bytes of these that may be referred back to.
     pub(super) fn window_bytes(&self) -> usize {
-        self.window.as_ref().map_or(0, |window| window.held_bytes())
+        let window = self.extra.as_ref().and_then(|extra| extra.window.as_ref());
+        window.map_or(0, Window::held_bytes)
     }
 }
 

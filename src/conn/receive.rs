@@ -1,9 +1,10 @@
 //! What received bytes mean, phase by phase.
 
 use super::handshake::{Outcome, Service};
-use super::open::{Open, echo};
+use super::open::{Open, Said, echo};
 use super::publish::{Answer, Step};
-use super::{Closing, Conn, EndReason, Event, Settings, Stage};
+use super::{Closing, Conn, EndReason, Event, Payload, Settings, Stage};
+use crate::proto::dialect::Dialect;
 use crate::proto::ws::deflate::Codec;
 use crate::proto::ws::frame::Opcode;
 use crate::proto::ws::{self, Violation, close};
@@ -38,19 +39,16 @@ impl Conn {
         let Stage::Open(open) = &mut self.stage else {
             unreachable!("the others were handled above")
         };
-        let (service, reach) = (open.service, open.reach());
+        let Open { service, dialect, .. } = *open;
+        let reach = open.reach();
         let closing = &mut self.closing;
         let Codec { inflater, deflater } = codec;
-        let event = match open.next(input, inflater, settings.message_bytes_max) {
-            Ok(Some(event)) => event,
+        let Said { event, channel } = match open.next(input, inflater, settings.message_bytes_max) {
+            Ok(Some(said)) => said,
             Ok(None) => return None,
             Err(violation) => return Some(fail(violation, closing, until, replies)),
         };
         Some(match (event, service) {
-            (ws::Event::Text(text), Service::Hub) => {
-                self.keepalive.message(now);
-                Event::Text(text)
-            }
             (ws::Event::Text(text), Service::Echo) => {
                 echo(Opcode::Text, text, replies, reach.map(|reach| (reach, deflater)));
                 Event::Handled
@@ -60,9 +58,12 @@ impl Conn {
                 Event::Handled
             }
             (ws::Event::Compressed(..), _) => unreachable!("an open WebSocket inflates"),
-            (ws::Event::Binary(_), Service::Hub) => {
-                let reason = "ringcast.json.v1 is text; binary frames are not taken";
-                close::write_close(replies, close::UNSUPPORTED_DATA, reason);
+            (event @ (ws::Event::Text(_) | ws::Event::Binary(_)), Service::Hub) => {
+                if let Some(message) = message(event, dialect, channel) {
+                    self.keepalive.message(now);
+                    return Some(message);
+                }
+                close::write_close(replies, close::UNSUPPORTED_DATA, not_taken(dialect));
                 *closing = Some(Closing::handshake(until));
                 Event::Ending(EndReason::UnacceptableMessage)
             }
@@ -83,6 +84,36 @@ impl Conn {
     }
 }
 
+/// What a text or binary message is in `dialect`, if it is a kind that this has; `channel` is where
+/// bare payloads go.
+#[inline]
+fn message<'a>(
+    event: ws::Event<'a>,
+    dialect: Dialect,
+    channel: Option<&'a str>,
+) -> Option<Event<'a>> {
+    match (event, dialect) {
+        (ws::Event::Text(text), Dialect::Json) => Some(Event::Text(text)),
+        (ws::Event::Binary(binary), Dialect::Msgpack) => Some(Event::Msgpack(binary)),
+        (ws::Event::Text(text), Dialect::Raw) => {
+            Some(Event::Payload(channel?, Payload::Text(text)))
+        }
+        (ws::Event::Binary(binary), Dialect::Raw) => {
+            Some(Event::Payload(channel?, Payload::Binary(binary)))
+        }
+        _ => None,
+    }
+}
+
+/// Why a message is of a kind that is not taken.
+const fn not_taken(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Json => "ringcast.json.v1 is text; binary frames are not taken",
+        Dialect::Msgpack => "ringcast.msgpack.v1 is binary; text frames are not taken",
+        Dialect::Raw => "nothing is published with mode=sub",
+    }
+}
+
 impl Conn {
     /// What is not, or not yet, a WebSocket.
     fn receive_http<'s, 'i: 's>(
@@ -96,12 +127,13 @@ impl Conn {
         if let Stage::Handshake(handshake) = &mut self.stage {
             let ending = match handshake.receive(now, input, replies, settings) {
                 Outcome::Incomplete => return None,
-                Outcome::Upgraded(service, agreement) => {
+                Outcome::Upgraded { service, dialect, channel, agreement } => {
                     self.keepalive.message(now);
-                    let open = Open::new(service, agreement);
+                    let hub = service == Service::Hub;
+                    let open = Open::new(service, dialect, channel, agreement);
                     let compression = open.reach();
                     self.stage = Stage::Open(open);
-                    return Some(Event::Opened { hub: service == Service::Hub, compression });
+                    return Some(Event::Opened { hub, compression });
                 }
                 Outcome::Publishes(publish) => {
                     self.stage = Stage::Publish(publish);

@@ -34,10 +34,15 @@ fn at(seconds: u64) -> Time {
 }
 
 fn upgrade(path: &str) -> String {
+    upgrade_with(path, "")
+}
+
+/// With `lines` more, each with its end.
+fn upgrade_with(path: &str, lines: &str) -> String {
     format!(
         "GET {path} HTTP/1.1\r\nHost: example.org\r\nUpgrade: websocket\r\n\
          Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\n{lines}\r\n"
     )
 }
 
@@ -53,11 +58,15 @@ fn close_frame(code: u16) -> Vec<u8> {
     out
 }
 
+mod dialects;
+
 /// An event that owns what it says.
 #[derive(Debug, PartialEq, Eq, Clone)]
 enum Seen {
     Opened { hub: bool, compression: Option<Reach> },
     Text(Vec<u8>),
+    Msgpack(Vec<u8>),
+    Payload { channel: String, is_text: bool, bytes: Vec<u8> },
     Publishing,
     Object(Vec<u8>),
     ObjectTooLong,
@@ -100,6 +109,14 @@ impl Peer {
             seen.push(match event {
                 Event::Opened { hub, compression } => Seen::Opened { hub, compression },
                 Event::Text(text) => Seen::Text(text.to_vec()),
+                Event::Msgpack(message) => Seen::Msgpack(message.to_vec()),
+                Event::Payload(channel, payload) => {
+                    let (is_text, bytes) = match payload {
+                        Payload::Text(text) => (true, text.to_vec()),
+                        Payload::Binary(bytes) => (false, bytes.to_vec()),
+                    };
+                    Seen::Payload { channel: channel.to_owned(), is_text, bytes }
+                }
                 Event::Publishing => Seen::Publishing,
                 Event::Object(object) => Seen::Object(object.to_vec()),
                 Event::ObjectTooLong => Seen::ObjectTooLong,

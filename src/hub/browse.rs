@@ -103,11 +103,9 @@ impl Hub {
     ) {
         let Kept { epoch, seq, has_more, parts } = kept;
         let told = envelope::History { channel, epoch: epoch.as_str(), seq, has_more };
-        self.clients.reply_with(client, |outbox| {
-            outbox.write_reply(|replies| {
-                let bodies = parts.iter().flat_map(bodies);
-                envelope::history(replies, id.as_deref(), &told, bodies);
-            });
+        self.clients.write_reply(client, |replies| {
+            let bodies = parts.iter().flat_map(bodies);
+            envelope::history(replies, id.as_deref(), &told, bodies);
         });
     }
 }

@@ -8,7 +8,7 @@ use super::format::{Encoder, Format};
 use super::outbox::{Capacity, Gap, Offered, Outbox};
 use super::recovery::Recovery;
 use super::segment::{Run, Segment};
-use super::{Burden, ClientId, GapReason, TopicId, Way};
+use super::{Burden, ClientId, Failure, GapReason, TopicId, Way};
 use crate::limits::{PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX};
 use crate::mem::Table;
 
@@ -22,8 +22,8 @@ pub(super) struct Clients {
     capacity: Capacity,
     /// Clients with something to send, each once.
     dirty: Vec<ClientId>,
-    /// Clients whose channel rule says that they are to be closed.
-    pub(super) overflowed: Vec<ClientId>,
+    /// Clients that are to be closed.
+    pub(super) failed: Vec<(ClientId, Failure)>,
     /// Clients that catch up with a channel, and for whom nothing waits any more.
     caught_up: Vec<ClientId>,
     /// Empty outboxes for the next backlog.
@@ -127,7 +127,7 @@ impl Clients {
             table: Table::new(),
             capacity,
             dirty: Vec::new(),
-            overflowed: Vec::new(),
+            failed: Vec::new(),
             caught_up: Vec::new(),
             spare: Vec::new(),
             replies_bytes: 0,
@@ -159,6 +159,10 @@ impl Clients {
         assert!(client.subscriptions.is_empty(), "subscriptions end before the client");
         self.replies_bytes -= client.outbox.map_or(0, |outbox| outbox.replies_bytes());
         self.flow.blocked -= u64::from(client.blocked);
+    }
+
+    pub(super) fn format(&self, id: ClientId) -> Format {
+        self.table.get(id).map_or(Format::default(), |client| client.format)
     }
 
     pub(super) fn get(&self, id: ClientId) -> Option<&Client> {
@@ -198,7 +202,7 @@ impl Clients {
         self.flow.dropped_oldest += u64::from(dropped_oldest);
         self.flow.dropped_newest += u64::from(dropped_newest);
         if close {
-            self.overflowed.push(id);
+            self.failed.push((id, Failure::Overflow));
         }
         self.mark_dirty(id);
         true
@@ -283,9 +287,35 @@ impl Clients {
         }
     }
 
-    /// Lets `write` append whole frames to a client's replies.
-    pub(super) fn reply_with(&mut self, id: ClientId, write: impl FnOnce(&mut Outbox)) {
+    /// Takes `replies`, whole frames as they are in JSON, and leaves the buffer empty.
+    pub(super) fn reply(&mut self, id: ClientId, replies: &mut Vec<u8>) {
+        self.reply_with(id, |format| {
+            format.dialect().translate_replies(replies, 0);
+            (!replies.is_empty()).then_some(|outbox: &mut Outbox| outbox.reply(replies))
+        });
+    }
+
+    /// Lets `write` append whole frames, as they are in JSON, to a client's replies.
+    pub(super) fn write_reply(&mut self, id: ClientId, write: impl FnOnce(&mut Vec<u8>)) {
+        self.reply_with(id, |format| {
+            format.has_notices().then_some(move |outbox: &mut Outbox| {
+                outbox.write_reply(|replies| {
+                    let from = replies.len();
+                    write(replies);
+                    format.dialect().translate_replies(replies, from);
+                });
+            })
+        });
+    }
+
+    /// Replies to a client with what `begin` has for its format, if it has something.
+    fn reply_with<W: FnOnce(&mut Outbox)>(
+        &mut self,
+        id: ClientId,
+        begin: impl FnOnce(Format) -> Option<W>,
+    ) {
         let Some(client) = self.table.get_mut(id).filter(|client| !client.sealed) else { return };
+        let Some(write) = begin(client.format) else { return };
         let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let before = outbox.replies_bytes();
         write(outbox);
@@ -322,13 +352,32 @@ impl Clients {
         !self.dirty.is_empty()
     }
 
-    /// Writes the gap notices whose turn has come.
-    pub(super) fn announce_gaps(&mut self, id: ClientId, write: impl FnMut(&mut Vec<u8>, Gap)) {
-        let Some(outbox) = self.table.get_mut(id).and_then(|client| client.outbox.as_mut()) else {
-            return;
-        };
+    /// Writes the gap notices whose turn has come; or gives the one that this client cannot be told.
+    pub(super) fn announce_gaps(
+        &mut self,
+        id: ClientId,
+        write: impl FnMut(&mut Vec<u8>, Gap),
+    ) -> Option<Gap> {
+        let client = self.table.get_mut(id)?;
+        let gap = client.outbox.as_ref()?.front_gap()?;
+        if !client.format.has_notices() {
+            return Some(gap);
+        }
+        self.write_gaps(id, write);
+        None
+    }
+
+    #[cold]
+    fn write_gaps(&mut self, id: ClientId, mut write: impl FnMut(&mut Vec<u8>, Gap)) {
+        let Some(client) = self.table.get_mut(id) else { return };
+        let Some(outbox) = client.outbox.as_mut() else { return };
+        let dialect = client.format.dialect();
         let before = outbox.replies_bytes();
-        self.flow.gaps += outbox.announce_gaps(write);
+        self.flow.gaps += outbox.announce_gaps(|replies, gap| {
+            let from = replies.len();
+            write(replies, gap);
+            dialect.translate_replies(replies, from);
+        });
         self.replies_bytes += outbox.replies_bytes() - before;
     }
 

@@ -23,8 +23,10 @@ impl Hub {
         let first = batch.len();
         self.clients.take_dirty(batch, count_max);
         for client in &batch[first..] {
-            self.clients
-                .announce_gaps(*client, |replies, gap| write_gap(&self.topics, replies, gap));
+            let write = |replies: &mut Vec<u8>, gap| write_gap(&self.topics, replies, gap);
+            if let Some(gap) = self.clients.announce_gaps(*client, write) {
+                self.fail_for(*client, gap);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::segment::{Frames, Segment};
+use crate::proto::dialect::Dialect;
 use crate::proto::ws::deflate::{Deflater, Reach};
 use crate::proto::ws::frame::{FrameHeader, Opcode, Role};
 
@@ -18,23 +19,46 @@ pub enum Format {
     JsonDeflate,
     /// The same for clients that allow only small windows.
     JsonDeflateNarrow,
+    /// ringcast.msgpack.v1 in binary frames.
+    Msgpack,
+    /// Bare payloads, as in ringcast.raw.v1.
+    Raw,
 }
 
 impl Format {
     /// All of them, in the order of their values.
-    pub const ALL: [Self; 3] = [Self::Json, Self::JsonDeflate, Self::JsonDeflateNarrow];
+    pub const ALL: [Self; 5] =
+        [Self::Json, Self::JsonDeflate, Self::JsonDeflateNarrow, Self::Msgpack, Self::Raw];
 
     /// How many there are beside the one that every segment has.
     pub(super) const VARIANTS: usize = Self::ALL.len() - 1;
 
-    /// The form for a client with whom this was agreed on about compression.
+    /// The form for a client that speaks `dialect` and with whom this was agreed on about
+    /// compression. What is not JSON leaves as it is: MessagePack and bytes have less to gain.
     #[must_use]
-    pub const fn json(compression: Option<Reach>) -> Self {
-        match compression {
-            None => Self::Json,
-            Some(Reach::Wide) => Self::JsonDeflate,
-            Some(Reach::Narrow) => Self::JsonDeflateNarrow,
+    pub const fn of(dialect: Dialect, compression: Option<Reach>) -> Self {
+        match (dialect, compression) {
+            (Dialect::Json, None) => Self::Json,
+            (Dialect::Json, Some(Reach::Wide)) => Self::JsonDeflate,
+            (Dialect::Json, Some(Reach::Narrow)) => Self::JsonDeflateNarrow,
+            (Dialect::Msgpack, _) => Self::Msgpack,
+            (Dialect::Raw, _) => Self::Raw,
         }
+    }
+
+    /// The dialect it is a form of.
+    pub(super) const fn dialect(self) -> Dialect {
+        match self {
+            Self::Json | Self::JsonDeflate | Self::JsonDeflateNarrow => Dialect::Json,
+            Self::Msgpack => Dialect::Msgpack,
+            Self::Raw => Dialect::Raw,
+        }
+    }
+
+    /// Whether its clients can be told of gaps and refusals. Others are closed instead, so that they
+    /// know.
+    pub(super) const fn has_notices(self) -> bool {
+        !matches!(self, Self::Raw)
     }
 
     /// Its stable label.
@@ -44,6 +68,8 @@ impl Format {
             Self::Json => "json",
             Self::JsonDeflate => "json_deflate",
             Self::JsonDeflateNarrow => "json_deflate_narrow",
+            Self::Msgpack => "msgpack",
+            Self::Raw => "raw",
         }
     }
 
@@ -83,31 +109,41 @@ impl Encoder {
     /// The messages of `segment` in another form; none if they are the same in it.
     #[cold]
     pub(super) fn encode(&mut self, segment: &Segment, format: Format) -> Option<Frames> {
-        let reach = match format {
-            Format::Json => return None,
-            Format::JsonDeflate => Reach::Wide,
-            Format::JsonDeflateNarrow => Reach::Narrow,
-        };
         self.frames.clear();
-        let mut compressed = 0;
+        let mut changed = 0;
         let ends = (0..segment.messages())
             .map(|index| {
                 let frame = segment.bytes(segment.start(index), segment.start(index + 1));
-                let parsed = FrameHeader::parse(frame, Role::Client);
-                let (_, header_bytes) = parsed.ok().flatten().expect("segments hold our frames");
-                let payload = &frame[header_bytes..];
-                let out = &mut self.frames;
-                if self.deflater.write_frame(out, Opcode::Text, payload, reach) {
-                    compressed += 1;
-                } else {
-                    out.extend_from_slice(frame);
-                }
-                out.len() as u32
+                changed += u64::from(self.write(format, frame));
+                u32::try_from(self.frames.len()).expect("a segment is far below 4 GiB")
             })
             .collect();
-        self.encoded[format as usize] += compressed;
+        self.encoded[format as usize] += changed;
         // A copy of the right size: what waits in outboxes is counted by its length.
         let bytes = Bytes::copy_from_slice(&self.frames);
-        (compressed > 0).then_some(Frames { first_seq: segment.seq(0), bytes, ends })
+        (changed > 0).then_some(Frames { first_seq: segment.seq(0), bytes, ends })
+    }
+
+    /// Appends what `frame` is in `format`; says whether that is something else.
+    fn write(&mut self, format: Format, frame: &[u8]) -> bool {
+        let parsed = FrameHeader::parse(frame, Role::Client);
+        let (_, header_bytes) = parsed.ok().flatten().expect("segments hold our frames");
+        let (object, out) = (&frame[header_bytes..], &mut self.frames);
+        let deflater = &mut self.deflater;
+        let is_other = match format {
+            Format::Json => false,
+            Format::JsonDeflate => deflater.write_frame(out, Opcode::Text, object, Reach::Wide),
+            Format::JsonDeflateNarrow => {
+                deflater.write_frame(out, Opcode::Text, object, Reach::Narrow)
+            }
+            Format::Msgpack | Format::Raw => {
+                format.dialect().write_message(out, object);
+                true
+            }
+        };
+        if !is_other {
+            out.extend_from_slice(frame);
+        }
+        is_other
     }
 }

@@ -7,10 +7,10 @@
 //! the outboxes hold.
 //!
 //! Reading order: `segment` (shared bytes), `format` (in which form), `outbox` (what waits),
-//! `clients` and `topic` (who), then the verbs: `subscribe`, `publish`, `settle`, `flush`, `relieve`,
-//! and `letter` (between shards); then what is for those who were away: `history` (what a home
-//! keeps), `recall` (the home answers), `recovery` (a client catches up), `browse` (a client looks),
-//! and `keys` (publishes that are repeated).
+//! `clients` and `topic` (who), then the verbs: `subscribe`, `publish`, `settle`, `flush`, `failure`,
+//! `relieve`, and `letter` (between shards); then what is for those who were away: `history` (what a
+//! home keeps), `recall` (the home answers), `recovery` (a client catches up), `browse` (a client
+//! looks), and `keys` (publishes that are repeated).
 //!
 //! `audit` checks the books; nothing on a message's way calls it.
 //!
@@ -20,6 +20,7 @@
 mod audit;
 mod browse;
 mod clients;
+mod failure;
 mod flush;
 mod format;
 mod history;
@@ -44,6 +45,7 @@ use std::fmt;
 pub use audit::Audit;
 pub use browse::{Browse, Kept};
 pub use clients::{Flow, Progress};
+pub use failure::Failure;
 pub use format::Format;
 pub use history::Page;
 pub use letter::{Delivery, Letter, Publisher, Refusal, Request, RequestId};
@@ -227,7 +229,8 @@ impl Hub {
         self.clients.open(client);
     }
 
-    /// Messages for `client` are written in `format` from now on; in [`Format::Json`] before.
+    /// Messages and replies for `client` are written in `format` from now on; in [`Format::Json`]
+    /// before.
     pub fn agree(&mut self, client: ClientId, format: Format) {
         self.clients.agree(client, format);
     }
@@ -256,7 +259,7 @@ impl Hub {
     /// Queues `replies`, whole frames, for `client` and leaves the buffer empty.
     pub fn reply(&mut self, client: ClientId, replies: &mut Vec<u8>) {
         if !replies.is_empty() {
-            self.clients.reply_with(client, |outbox| outbox.reply(replies));
+            self.clients.reply(client, replies);
             replies.clear();
         }
     }
@@ -291,11 +294,6 @@ impl Hub {
     /// Letters for other shards since the last call, in order.
     pub fn take_letters(&mut self, letters: &mut Vec<(ShardIndex, Letter)>) {
         letters.append(&mut self.letters);
-    }
-
-    /// Clients that the rule `close` hit since the last call.
-    pub fn take_overflowed(&mut self, overflowed: &mut Vec<ClientId>) {
-        overflowed.append(&mut self.clients.overflowed);
     }
 
     /// What the hub has done so far.

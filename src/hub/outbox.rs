@@ -239,6 +239,15 @@ impl Outbox {
         (self.messages, self.bytes) = (0, 0);
     }
 
+    /// The gap notice at the front of the queue, if one is there.
+    #[must_use]
+    pub fn front_gap(&self) -> Option<Gap> {
+        match self.queue.front()? {
+            Entry::Gap(gap) => Some(*gap),
+            Entry::Run(_) => None,
+        }
+    }
+
     /// Writes the gap notices at the front of the queue, which nothing precedes any more but what
     /// the kernel has, behind the replies; returns how many.
     pub fn announce_gaps(&mut self, mut write: impl FnMut(&mut Vec<u8>, Gap)) -> u64 {

@@ -257,11 +257,9 @@ impl Hub {
     fn acknowledge(&mut self, client: ClientId, id: RequestId, acked: Acked) {
         match self.clients.answered(client) {
             None => {}
-            Some(Door::Frames) => self.clients.reply_with(client, |outbox| {
+            Some(Door::Frames) => self.clients.write_reply(client, |replies| {
                 let Acked { channel, seq, is_repeated } = acked;
-                outbox.write_reply(|replies| {
-                    envelope::ack(replies, Some(&id), &channel, seq, is_repeated);
-                });
+                envelope::ack(replies, Some(&id), &channel, seq, is_repeated);
             }),
             Some(Door::Answers) => self.answers.push(Answer { client, id, outcome: Ok(acked) }),
         }

@@ -222,7 +222,11 @@ impl Hub {
         let Some(recovering) = &mut known.recovering else { return };
         let runs = parts.into_iter().map(|part| {
             let Part { first, end, .. } = part;
-            let make = |part: Part| Segment::new(who.1, rule.overflow, now, part.frames, meter);
+            let make = |part: Part| {
+                let segment = Segment::new(who.1, rule.overflow, now, part.frames, meter);
+                segment.settled();
+                segment
+            };
             Run { segment: recovering.segment(part, make), first, end }
         });
         let runs = runs.collect();
@@ -249,6 +253,9 @@ impl Hub {
         if let Some(Promise { id: Some(id), .. }) = &promise {
             self.tell_subscribed(client, topic, id, recalled);
         }
+        if !self.queue_new_epoch(client, topic, recalled) {
+            return;
+        }
         let position = self.queue_page(client, topic, recalled, runs);
         if position == recalled.seq {
             self.end_recovery(client, topic);
@@ -264,6 +271,20 @@ impl Hub {
         }
         let wishes = promise.map(|promise| promise.wishes).unwrap_or_default();
         self.grant_wishes(client, topic, wishes, now);
+    }
+
+    /// A numbering that has begun anew is told in the answer, or else ends `client`, also when
+    /// everything in it can be had: what was lost of the old one nobody can count. False when it does.
+    fn queue_new_epoch(&mut self, client: ClientId, topic: TopicId, recalled: Recalled) -> bool {
+        let Recalled { from, kept, lost, .. } = recalled;
+        let Some(reason @ GapReason::EpochChanged) = lost else { return true };
+        if self.clients.format(client).has_notices() {
+            return true;
+        }
+        let recovery = self.clients.recovery_mut(client, topic);
+        recovery.expect("it was looked at just now").stage = Stage::Reading;
+        self.fail_for(client, Gap { topic, from, to: kept - 1, reason });
+        false
     }
 
     /// Queues what a page says, as much as there is room for; returns the last message that the
@@ -299,8 +320,8 @@ impl Hub {
             seq: told.seq,
             resumed: Some((told.from, told.lost.map(GapReason::name))),
         };
-        self.clients.reply_with(client, |outbox| {
-            outbox.write_reply(|replies| envelope::subscribed(replies, Some(id), &subscribed));
+        self.clients.write_reply(client, |replies| {
+            envelope::subscribed(replies, Some(id), &subscribed);
         });
     }
 

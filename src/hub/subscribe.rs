@@ -165,13 +165,6 @@ impl Hub {
         }
     }
 
-    /// Tells `client` that what it asked is not done.
-    pub(super) fn refuse(&mut self, client: ClientId, id: Option<&[u8]>, refusal: Refusal) {
-        let mut replies = Vec::new();
-        envelope::error(&mut replies, id, refusal.code(), refusal.reason());
-        self.reply(client, &mut replies);
-    }
-
     /// The home has no room for the channel.
     pub(super) fn refused(&mut self, topic: TopicId) {
         let Some(known) = self.topics.get_mut(topic) else { return };

@@ -1,6 +1,7 @@
 //! Bytes to values and back. No sockets, no clock, no `unsafe`.
 #![forbid(unsafe_code)]
 
+pub mod dialect;
 pub mod envelope;
 pub mod http;
 pub mod json;

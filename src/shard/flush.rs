@@ -4,9 +4,10 @@ use std::io::IoSlice;
 
 use super::Shard;
 use crate::conn::EndReason;
-use crate::hub::{ClientId, Settled};
+use crate::hub::{ClientId, Failure, Settled};
 use crate::io::{Driver, SLICES_PER_SEND_MAX, Send, Sent};
 use crate::limits::SENDS_PER_SUBMISSION_MAX;
+use crate::proto::ws::close;
 use crate::time::Time;
 
 /// See DESIGN: 4409 is "slow consumer".
@@ -26,8 +27,15 @@ impl<D: Driver> Shard<D> {
         if self.has_answers() {
             self.give_answers(now);
         }
-        self.close_overflowed(now);
+        if self.hub.has_failed() {
+            self.close_failed(now);
+        }
         self.flush(now);
+        // Those whose turn it was to be told of a gap, and who cannot be.
+        if self.hub.has_failed() {
+            self.close_failed(now);
+            self.flush(now);
+        }
         self.relieve(now);
         // Who was cut off just now has let go of channels, and their homes are told before the rest.
         self.post_letters();
@@ -118,15 +126,35 @@ impl<D: Driver> Shard<D> {
         }
     }
 
-    /// Closes the clients that a channel's rule says are to be closed when they do not keep up.
-    fn close_overflowed(&mut self, now: Time) {
-        let mut overflowed = std::mem::take(&mut self.scratch.overflowed);
-        self.hub.take_overflowed(&mut overflowed);
-        for client in overflowed.drain(..) {
-            let why =
-                (EndReason::SlowConsumer, "outbox full (outbox_messages_max, outbox_bytes_max)");
-            self.close(now, client, CLOSE_SLOW_CONSUMER, why);
+    /// Closes the clients that cannot be served any more.
+    fn close_failed(&mut self, now: Time) {
+        let mut failed = std::mem::take(&mut self.scratch.failed);
+        self.hub.take_failed(&mut failed);
+        for (client, failure) in failed.drain(..) {
+            self.close_for(now, client, failure);
         }
-        self.scratch.overflowed = overflowed;
+        self.scratch.failed = failed;
+    }
+
+    fn close_for(&mut self, now: Time, client: ClientId, failure: Failure) {
+        match failure {
+            Failure::Overflow => {
+                let reason = "outbox full (outbox_messages_max, outbox_bytes_max)";
+                self.close(now, client, CLOSE_SLOW_CONSUMER, (EndReason::SlowConsumer, reason));
+            }
+            Failure::Lost { epoch, from, to, reason } => {
+                let (epoch, reason) = (epoch.as_str(), reason.name());
+                let reason = match to >= from {
+                    true => format!("lost {from} to {to} of epoch {epoch} ({reason})"),
+                    // Everything of the new epoch can be had.
+                    false => format!("the epoch is now {epoch} ({reason})"),
+                };
+                self.close(now, client, CLOSE_SLOW_CONSUMER, (EndReason::SlowConsumer, &reason));
+            }
+            Failure::Refused(refusal) => {
+                let why = (EndReason::Refused, refusal.reason());
+                self.close(now, client, close::TRY_AGAIN_LATER, why);
+            }
+        }
     }
 }

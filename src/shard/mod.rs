@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::conn::Conn;
-use crate::hub::{ClientId, Hub, ShardIndex};
+use crate::hub::{ClientId, Failure, Hub, ShardIndex};
 use crate::io::{Completion, Driver, Sent};
 use crate::mem::{Key, Table};
 use crate::proto::ws::deflate::Codec;
@@ -124,7 +124,7 @@ struct Scratch {
     due: Vec<Key>,
     batch: Vec<ClientId>,
     outcomes: Vec<Sent>,
-    overflowed: Vec<ClientId>,
+    failed: Vec<(ClientId, Failure)>,
     answers: Vec<crate::hub::Answer>,
     letters: Vec<(ShardIndex, crate::hub::Letter)>,
 }

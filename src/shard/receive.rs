@@ -4,17 +4,16 @@ use std::io;
 
 use super::drain::say_goaway;
 use super::metrics::Door;
-use super::request::Asked;
-use super::{Connection, Shard};
-use crate::conn::{EndReason, Event};
-use crate::hub::Format;
+use super::request::{Asked, Unacceptable};
+use super::{Connection, Settings, Shard};
+use crate::conn::{Conn, EndReason, Event};
+use crate::hub::{Format, Recall, ShardIndex};
 use crate::io::{Buffer, Driver, SocketId};
 use crate::limits::QUIET_AFTER;
+use crate::proto::dialect::Dialect;
 use crate::proto::envelope::{self, Welcome};
+use crate::proto::ws::deflate::Reach;
 use crate::time::Time;
-
-/// RFC 6455 7.4.2: 4000 to 4999 are for private use.
-const CLOSE_MALFORMED: u16 = 4400;
 
 impl<D: Driver> Shard<D> {
     /// Bytes arrived.
@@ -24,44 +23,39 @@ impl<D: Driver> Shard<D> {
         let replies = &mut self.scratch.replies;
         let mut input = self.driver.received(buffer);
         let mut ending = None;
-        let mut malformed = None;
+        let mut unacceptable = None;
+        let message_bytes_max = self.settings.conn.message_bytes_max;
         while let Some(event) =
             connection.conn.receive(now, &mut input, replies, &mut self.codec, &self.settings.conn)
         {
-            match event {
-                Event::Text(text) => {
-                    self.metrics.messages_in.add(1);
-                    let asked = Asked { hub: &mut self.hub, client: socket, replies, now };
-                    match self.requests.handle(text, asked) {
-                        Ok(true) => {}
-                        Ok(false) => self.metrics.errors.add(1),
-                        Err(not_json) => {
-                            malformed = Some(not_json.reason());
-                            break;
-                        }
-                    }
+            let asked = Asked { hub: &mut self.hub, client: socket, replies, now };
+            let requests = &mut self.requests;
+            let handled = match event {
+                Event::Text(text) => requests.handle(text, asked),
+                Event::Msgpack(message) => {
+                    requests.handle_msgpack(message, asked, message_bytes_max)
                 }
-                Event::Handled => {}
+                Event::Payload(channel, payload) => {
+                    requests.handle_payload(channel, payload, asked, message_bytes_max)
+                }
+                Event::Handled => continue,
                 Event::Object(text) => {
-                    self.metrics.messages_in.add(1);
                     let answers = connection.answers.as_deref_mut().expect("made when it began");
-                    if !self.requests.publish(text, &mut self.hub, socket, answers, now) {
-                        self.metrics.errors.add(1);
-                    }
+                    Ok(requests.publish(text, asked, answers))
                 }
                 Event::ObjectTooLong => {
-                    self.metrics.messages_in.add(1);
-                    self.metrics.errors.add(1);
                     let answers = connection.answers.as_deref_mut().expect("made when it began");
                     let number = answers.ask(None);
                     let reason = "the message is longer than limits.message_bytes_max";
                     answers.refuse(number, 413, "content_too_large", reason);
+                    Ok(false)
                 }
                 Event::Publishing => {
                     self.metrics.requests[Door::Publish as usize].add(1);
                     connection.answers = Some(Box::default());
                     self.hub.collect_answers(socket);
                     self.wheel.set(socket, connection.conn.deadline(now, &self.settings.conn));
+                    continue;
                 }
                 Event::Opened { hub, compression } => {
                     self.metrics.handshakes_ok.add(1);
@@ -71,34 +65,41 @@ impl<D: Driver> Shard<D> {
                     let deadline = connection.conn.deadline(now, &self.settings.conn);
                     self.wheel.set(socket, deadline.min(now + QUIET_AFTER));
                     if hub {
-                        self.hub.agree(socket, Format::json(compression));
-                        let client = client_name(self.index, socket, &mut self.random);
-                        envelope::welcome(
-                            replies,
-                            &Welcome {
-                                client: std::str::from_utf8(&client).expect("digits"),
-                                ping_interval_ms: millis(self.settings.conn.ping_interval),
-                                message_bytes_max: self.settings.conn.message_bytes_max as u64,
-                                channels_max: self.settings.hub.channels_per_client_max as u64,
-                            },
-                        );
+                        begin(&connection.conn, compression, asked);
+                        if connection.conn.raw_channel().is_none() {
+                            greet(replies, &self.settings, self.index, socket, &mut self.random);
+                        }
                         // It was in its handshake when the others were told.
                         if self.drain.is_some() {
                             say_goaway(replies, &mut self.random, self.settings.drain_window);
                         }
                     }
+                    continue;
                 }
                 Event::Refused(refusal) => {
                     self.metrics.refused[refusal.index()].add(1);
                     ending = Some(EndReason::HandshakeRefused);
+                    continue;
                 }
-                Event::Ending(reason) => ending = Some(reason),
+                Event::Ending(reason) => {
+                    ending = Some(reason);
+                    continue;
+                }
+            };
+            self.metrics.messages_in.add(1);
+            match handled {
+                Ok(true) => {}
+                Ok(false) => self.metrics.errors.add(1),
+                Err(why) => {
+                    unacceptable = Some(why);
+                    break;
+                }
             }
         }
-        if let Some(reason) = malformed {
+        if let Some(Unacceptable { code, reason, end }) = unacceptable {
             let conn = &mut connection.conn;
-            if conn.close(now, CLOSE_MALFORMED, reason, replies, &self.settings.conn) {
-                ending = Some(EndReason::Malformed);
+            if conn.close(now, code, reason, replies, &self.settings.conn) {
+                ending = Some(end);
             }
             // The peer's own good-bye may stand behind it.
             let event =
@@ -216,6 +217,40 @@ impl<D: Driver> Shard<D> {
             self.driver.resume(socket);
         }
     }
+}
+
+/// The hub learns how a client that has just opened is spoken to, and what it came for.
+fn begin(conn: &Conn, compression: Option<Reach>, asked: Asked<'_>) {
+    let Asked { hub, client, replies, now } = asked;
+    let dialect = conn.dialect();
+    if dialect != Dialect::Json {
+        // What was said so far is HTTP, which is the same for all.
+        hub.reply(client, replies);
+    }
+    hub.agree(client, Format::of(dialect, compression));
+    let Some(raw) = conn.raw_channel().filter(|raw| raw.subscribes) else { return };
+    let since = raw.since().map(Recall::from);
+    if let Err(refusal) = hub.subscribe(client, None, &raw.channel, since, replies, now) {
+        hub.refuse(client, None, refusal);
+    }
+}
+
+/// The first thing that a client hears.
+fn greet(
+    replies: &mut Vec<u8>,
+    settings: &Settings,
+    shard: ShardIndex,
+    socket: SocketId,
+    random: &mut fastrand::Rng,
+) {
+    let client = client_name(shard, socket, random);
+    let welcome = Welcome {
+        client: std::str::from_utf8(&client).expect("digits"),
+        ping_interval_ms: millis(settings.conn.ping_interval),
+        message_bytes_max: settings.conn.message_bytes_max as u64,
+        channels_max: settings.hub.channels_per_client_max as u64,
+    };
+    envelope::welcome(replies, &welcome);
 }
 
 /// A name for logs and support, in 16 hexadecimal digits: shard, place, and chance, so that two

@@ -1,10 +1,10 @@
 //! End to end: a real `ringcast` child process, real sockets, a client library nobody here wrote
 //! (`tokio-tungstenite`), and bare TCP where a well-behaved client would not do.
 //!
-//! Every claim of [`messages`], [`overflow`], [`protocol`], [`compression`], [`http`], [`publish`],
-//! [`life`], [`resume`] and [`shutdown`] runs on both drivers with one shard and with two;
-//! [`forbidden`] runs the same claims about messages with io_uring taken away. `cargo test --test
-//! e2e -- uring_2` picks one column.
+//! Every claim of [`messages`], [`dialects`], [`overflow`], [`protocol`], [`compression`], [`http`],
+//! [`publish`], [`life`], [`resume`] and [`shutdown`] runs on both drivers with one shard and with
+//! two; [`forbidden`] runs the same claims about messages with io_uring taken away. `cargo test
+//! --test e2e -- uring_2` picks one column.
 
 #![expect(unreachable_pub, reason = "in a test binary everything is, and `pub` reads better")]
 
@@ -15,6 +15,7 @@ mod server;
 mod command_line;
 mod compression;
 mod cut_off;
+mod dialects;
 mod forbidden;
 mod http;
 mod life;

@@ -2,6 +2,7 @@
 
 use simd_json::prelude::*;
 
+use crate::proto::msgpack;
 use crate::proto::ws::deflate::Inflater;
 use crate::proto::ws::{Decoder, Event, Role};
 
@@ -47,7 +48,12 @@ impl Wire {
                     *compressed += 1;
                     understand(inflater.inflate(b"", payload, 1 << 20).expect("sound data"))
                 }
-                event => panic!("only text is sent here, not {event:?}"),
+                Event::Binary(message) => {
+                    let mut text = Vec::new();
+                    msgpack::to_json(message, &mut text, 1 << 20).expect("MessagePack");
+                    understand(&mut text)
+                }
+                event => panic!("only messages are sent here, not {event:?}"),
             });
         }
         heard

@@ -193,9 +193,9 @@ impl World {
         self.post(shard);
         self.hubs[shard].acknowledge_settled();
         self.post(shard);
-        let mut overflowed = Vec::new();
-        self.hubs[shard].take_overflowed(&mut overflowed);
-        for key in overflowed {
+        let mut failed = Vec::new();
+        self.hubs[shard].take_failed(&mut failed);
+        for (key, _) in failed {
             let at = self.find(shard, key);
             if self.clients[at].is_open {
                 self.close(at);

@@ -14,4 +14,4 @@ pub use reply::{
     message_prefix, pong, subscribed, welcome,
 };
 pub use request::{Field, Message, NotJson, Parser, Reject, Request};
-pub use since::Since;
+pub use since::{Since, parse_cursor};

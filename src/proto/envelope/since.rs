@@ -5,6 +5,8 @@
 //! {"last":10}                   with the last ten messages
 //! "latest"                      with the last message
 //! ```
+//!
+//! In a URL it is a cursor: `k3x9.120`, or `latest`.
 
 use crate::proto::json;
 
@@ -46,6 +48,18 @@ pub fn parse(raw: &[u8]) -> Option<Since<'_>> {
     }
 }
 
+/// Reads a cursor; `None` when it is neither of the two.
+#[must_use]
+pub fn parse_cursor(cursor: &str) -> Option<Since<'_>> {
+    if cursor == "latest" {
+        return Some(Since::Last(1));
+    }
+    let (epoch, seq) = cursor.split_once('.')?;
+    // Rust's numbers may have a sign.
+    let seq = seq.as_bytes().iter().all(u8::is_ascii_digit).then(|| seq.parse().ok())??;
+    Some(Since::After { epoch, seq })
+}
+
 /// A whole number that was scanned before.
 pub(super) fn number(raw: &[u8]) -> Option<u64> {
     std::str::from_utf8(raw).ok()?.parse().ok()
@@ -71,6 +85,24 @@ mod tests {
             (r#""latest""#, Since::Last(1)),
         ] {
             assert_eq!(parse(written.trim().as_bytes()), Some(expected), "{written}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_is_an_epoch_and_a_number_or_the_word_latest() {
+        for (cursor, expected) in [
+            ("k3x9.120", Some(Since::After { epoch: "k3x9", seq: 120 })),
+            (".0", Some(Since::After { epoch: "", seq: 0 })),
+            ("latest", Some(Since::Last(1))),
+            ("k3x9", None),
+            ("k3x9.", None),
+            ("k3x9.+1", None),
+            ("k3x9.-1", None),
+            ("k3x9.1.2", None),
+            ("k3x9.18446744073709551616", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_cursor(cursor), expected, "{cursor}");
         }
     }
 

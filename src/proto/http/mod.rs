@@ -1,12 +1,13 @@
 //! HTTP/1.1 as far as a push server needs it: a request head read and what it asks for, a body
 //! read, a response written.
 //!
-//! [`request`], [`query`] and [`body`] read, [`response`] writes, [`refusal`] says no, [`cors`]
+//! [`request`], [`percent`], [`query`] and [`body`] read, [`response`] writes, [`refusal`] says no, [`cors`]
 //! knows whose pages may ask. Connections are not kept alive: a request either becomes a
 //! WebSocket or is answered once.
 
 pub mod body;
 pub mod cors;
+pub mod percent;
 pub mod query;
 pub mod refusal;
 pub mod request;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::percent::{self, Undecodable};
 use super::refusal::Refusal;
 
 const BROKEN: Refusal = Refusal::BadRequest("a percent sign in the query begins no byte");
@@ -19,25 +20,12 @@ pub fn pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Cow<'_, 
     })
 }
 
-/// Undoes the percent-encoding of RFC 3986 2.1, and that of blanks in forms.
+/// Undoes the percent-encoding, and that of blanks in forms.
 fn decode(encoded: &str) -> Result<Cow<'_, str>, Refusal> {
-    if !encoded.contains(['%', '+']) {
-        return Ok(Cow::Borrowed(encoded));
-    }
-    let mut bytes = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let mut digit = || char::from(rest.next()?).to_digit(16);
-                let (high, low) = (digit().ok_or(BROKEN)?, digit().ok_or(BROKEN)?);
-                (high << 4 | low) as u8
-            }
-            byte => byte,
-        });
-    }
-    String::from_utf8(bytes).map(Cow::Owned).map_err(|_| NOT_TEXT)
+    percent::decode(encoded, b' ').map_err(|fault| match fault {
+        Undecodable::Broken => BROKEN,
+        Undecodable::NotText => NOT_TEXT,
+    })
 }
 
 /// Appends `value` so that it stands for itself in a query.

@@ -9,10 +9,11 @@ use sha1::{Digest, Sha1};
 
 use super::extension::{self, Agreement};
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
+use crate::proto::dialect::Dialect;
 use crate::proto::http::{Refusal, Request};
 
-/// The one subprotocol spoken here.
-pub const SUBPROTOCOL: &str = "ringcast.json.v1";
+/// The subprotocol of our own client.
+pub const SUBPROTOCOL: &str = Dialect::Json.name();
 
 /// RFC 6455 1.3: what is appended to the key before it is hashed.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -114,11 +115,13 @@ pub fn check<'a>(request: &'a Request<'a>) -> Result<Upgrade<'a>, Refusal> {
     Ok(Upgrade { key, request })
 }
 
-/// Ours if the client offers it. RFC 6455 4.2.2 /5/: otherwise the connection opens without a
-/// subprotocol, and a client that insists on its own will close it.
+/// The first that the client offers of those that are `spoken`. RFC 6455 4.2.2 /5/: otherwise the
+/// connection opens without a subprotocol, and a client that insists on its own will close it.
 #[must_use]
-pub fn choose_protocol(upgrade: &Upgrade<'_>) -> Option<&'static str> {
-    upgrade.protocols().any(|offered| offered == SUBPROTOCOL).then_some(SUBPROTOCOL)
+pub fn choose_protocol(upgrade: &Upgrade<'_>, spoken: &[Dialect]) -> Option<Dialect> {
+    upgrade
+        .protocols()
+        .find_map(|offered| spoken.iter().copied().find(|dialect| dialect.name() == offered))
 }
 
 /// Appends the answer that turns the connection into a WebSocket (RFC 6455 4.2.2).

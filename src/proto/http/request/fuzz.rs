@@ -3,6 +3,7 @@
 use super::{HeaderSlots, Refusal, Request, head_end, is_hopeless, parse_request};
 use crate::fuzz::Choices;
 use crate::limits::{REQUEST_HEAD_BYTES_MAX, REQUEST_HEADERS_MAX};
+use crate::proto::dialect::Dialect;
 use crate::proto::http::{Manner, write_refusal};
 use crate::proto::ws::handshake;
 
@@ -85,7 +86,7 @@ impl<'a> Fields<'a> {
 /// An upgrade is answered with a handshake that our own client takes and tungstenite would write.
 fn check_upgrade(request: &Request<'_>, upgrade: &handshake::Upgrade<'_>) {
     assert_eq!((request.method, request.minor_version), ("GET", 1));
-    let protocol = handshake::choose_protocol(upgrade);
+    let protocol = handshake::choose_protocol(upgrade, &[Dialect::Json]).map(Dialect::name);
     let mut answer = Vec::new();
     handshake::write_accept(&mut answer, upgrade.key, protocol, None);
     assert_eq!(handshake::check_response(&answer, upgrade.key), Ok(Some(answer.len())));

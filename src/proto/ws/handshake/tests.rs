@@ -16,7 +16,8 @@ fn checked(head: &str) -> Verdict {
     let mut slots = HeaderSlots::new();
     let request = parse_request(head.as_bytes(), &mut slots)?.expect("the head is complete");
     let upgrade = check(&request)?;
-    Ok((upgrade.key.to_owned(), choose_protocol(&upgrade)))
+    let chosen = choose_protocol(&upgrade, &[Dialect::Msgpack, Dialect::Json]);
+    Ok((upgrade.key.to_owned(), chosen.map(Dialect::name)))
 }
 
 /// The good request with one line put in place of another.
@@ -132,8 +133,11 @@ fn an_upgrade_brings_no_body() {
 }
 
 #[test]
-fn our_protocol_is_chosen_if_it_is_offered_and_none_otherwise() {
+fn the_first_offer_that_is_spoken_is_chosen_and_none_otherwise() {
     for (offer, chosen) in [
+        ("ringcast.json.v1, ringcast.msgpack.v1", Some(SUBPROTOCOL)),
+        ("ringcast.raw.v1,ringcast.msgpack.v1,ringcast.json.v1", Some("ringcast.msgpack.v1")),
+        ("ringcast.raw.v1", None),
         ("ringcast.json.v1", Some(SUBPROTOCOL)),
         ("mqtt, ringcast.json.v1", Some(SUBPROTOCOL)),
         ("mqtt\r\nSec-WebSocket-Protocol: ringcast.json.v1", Some(SUBPROTOCOL)),
