@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::time::parse_duration;
+
 /// What stands after one key, as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
@@ -199,20 +201,6 @@ fn parse_size(text: &str) -> Option<i128> {
         UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?, unit)))?;
     let number: u32 = number.trim_end().parse().ok()?;
     Some(i128::from(number) * i128::from(*unit))
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let number: u32 = number.parse().ok()?;
-    let unit = match unit.trim_start() {
-        "ms" => Duration::from_millis(1),
-        "s" => Duration::from_secs(1),
-        "m" => Duration::from_secs(60),
-        "h" => Duration::from_secs(3600),
-        _ => return None,
-    };
-    unit.checked_mul(number)
 }
 
 /// Bytes, shown in the largest binary unit that leaves no fraction: what can be written in the file.

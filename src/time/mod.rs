@@ -1,11 +1,13 @@
 //! Time as a value. Nothing here asks the operating system what time it is: whoever owns a
 //! clock passes [`Time`] down as an argument, so that any day can be replayed.
 
+mod duration;
 mod wheel;
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
+pub use duration::parse_duration;
 pub use wheel::Wheel;
 
 /// A moment, in milliseconds since the shard began.
