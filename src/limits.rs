@@ -75,6 +75,21 @@ pub const KEY_PLACE_BYTES: usize = 96;
 /// The part of a shard's memory for messages that remembered keys may take: one in so many.
 pub const KEYS_MEMORY_PART: usize = 16;
 
+/// Bytes of events that are written for a client that listens over HTTP and have not left. Beyond them
+/// its messages wait in its queue, where the channels' rules are.
+pub const EVENTS_WRITTEN_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a poll waits that does not say so: below the half minute after which the impatient among
+/// proxies give up.
+pub const POLL_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// How long a poll may wait.
+pub const POLL_TIMEOUT_MAX: Duration = Duration::from_secs(300);
+
+/// Milliseconds after which a browser comes back to a stream that has ended. Chromium waits three
+/// seconds if nobody says so.
+pub const STREAM_RETRY_MS: u32 = 2_000;
+
 /// Bytes of an HTTP request head. nginx takes 8 KiB a line, Node 16 KiB in all; an upgrade
 /// request with a fat cookie fits 8 KiB.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;

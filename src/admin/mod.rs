@@ -54,7 +54,7 @@ pub struct ProcessNumbers {
 pub struct ShardNumbers {
     /// Connections now, in any phase.
     pub connections: u64,
-    /// Open WebSockets now.
+    /// Clients now: open WebSockets, and who listens over HTTP.
     pub clients: u64,
     /// Connections accepted.
     pub accepted: u64,

@@ -45,7 +45,9 @@ const fn bytes(name: &'static str, help: &'static str, read: fn(&ShardNumbers) -
 
 static PLAIN: [Plain; 22] = [
     gauge("connections", "Connections now, in any phase.", |shard| shard.connections),
-    gauge("clients", "Open WebSockets now.", |shard| shard.clients),
+    gauge("clients", "Clients now: open WebSockets, and who listens over HTTP.", |shard| {
+        shard.clients
+    }),
     counter("accepted", "Connections accepted.", |shard| shard.accepted),
     counter(
         "accept_failures",

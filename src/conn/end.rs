@@ -19,7 +19,7 @@ pub enum EndReason {
     MemoryCeiling,
     /// A page was served.
     PageServed,
-    /// The peer said good-bye with a close frame.
+    /// The peer said good-bye: with a close frame, or by hanging up on what it listened to.
     PeerClosed,
     /// The connection broke (reset, timed out).
     PeerReset,

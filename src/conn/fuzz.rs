@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use super::{Afterwards, Answer, Conn, EndReason, Event, Expired, Page, Payload, Settings};
+use super::{
+    Afterwards, Answer, Conn, EndReason, Event, Expired, Listens, Page, Payload, Settings, Wanted,
+};
 use crate::fuzz::{Choices, cuts};
-use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, REQUEST_HEAD_BYTES_MAX};
+use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, POLL_TIMEOUT_MAX, REQUEST_HEAD_BYTES_MAX};
 use crate::proto::dialect::Dialect;
 use crate::proto::http::{Body, Cors, Framing, Piece, Refusal, write_chunk, write_last_chunk};
 use crate::proto::ws::deflate::{Codec, Deflater, Inflater, Reach};
@@ -58,6 +60,7 @@ fn settings(choices: &mut Choices<'_>) -> Settings {
         message_bytes_max: choices.one_of(&[200, 1_000, 4_000]),
         handshake_timeout: Duration::from_secs(5),
         body_bytes_max: 10_000,
+        channels_per_client_max: 8,
         request_timeout: Duration::from_secs(8),
         cors: if bits & 2 == 0 { Cors::Off } else { Cors::Any },
         ping_interval: Duration::from_secs(choices.one_of(&[1, 25])),
@@ -120,7 +123,9 @@ impl Step {
                 _ => request("/raw/a%2Fb?mode=sub", Some(Dialect::Raw.name())),
             },
             3 => request("/echo", None),
-            4 => match choices.byte() % 4 {
+            4 => match choices.byte() % 8 {
+                6 => Self::Bytes(listen_request("/sse?channel=a&channel=b&since=k3x9.7,-")),
+                7 => Self::Bytes(listen_request("/poll?channel=a&timeout=3s")),
                 0 => Self::Bytes(b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n".to_vec()),
                 _ => Self::Bytes(publish_request(choices)),
             },
@@ -159,6 +164,10 @@ impl Step {
             },
         }
     }
+}
+
+fn listen_request(target: &str) -> Vec<u8> {
+    format!("GET {target} HTTP/1.1\r\nHost: example.org\r\n\r\n").into_bytes()
 }
 
 /// A request to publish, most of the time a sound one, and some of its body.
@@ -214,6 +223,7 @@ enum Seen {
     Msgpack(Vec<u8>),
     Payload { is_text: bool, bytes: Vec<u8> },
     Publishing,
+    Listening(Listens, Vec<Wanted>),
     Object(Vec<u8>),
     ObjectTooLong,
     Handled,
@@ -236,6 +246,8 @@ struct Life {
     is_hub: Option<bool>,
     /// Objects to be published come, so many of which are not answered.
     unanswered: Option<u32>,
+    /// It listens.
+    listens: Option<Listens>,
     /// It was closed without a word.
     is_silenced: bool,
     is_shut: bool,
@@ -257,6 +269,7 @@ impl Life {
             ended: None,
             is_hub: None,
             unanswered: None,
+            listens: None,
             is_silenced: false,
             is_shut: false,
             is_over: false,
@@ -296,7 +309,7 @@ impl Life {
             Step::Close => {
                 let Self { conn, said, settings, now, .. } = self;
                 if conn.close(*now, close::GOING_AWAY, "bye", said, settings) {
-                    self.is_silenced = self.is_hub.is_none();
+                    self.is_silenced = self.is_hub.is_none() && self.listens.is_none();
                     self.end(Seen::Ended(EndReason::Drained));
                 }
             }
@@ -336,6 +349,7 @@ impl Life {
                     Seen::Payload { is_text, bytes }
                 }
                 Event::Publishing => Seen::Publishing,
+                Event::Listening(listens, wanted) => Seen::Listening(listens, wanted),
                 Event::Object(object) => Seen::Object(object.to_vec()),
                 Event::ObjectTooLong => Seen::ObjectTooLong,
                 Event::Handled => Seen::Handled,
@@ -378,6 +392,12 @@ impl Life {
                 assert_eq!(self.is_hub, None);
                 self.seen.push(seen);
             }
+            Seen::Listening(listens, ref wanted) => {
+                assert_eq!(self.is_hub, None);
+                assert!((1..=self.settings.channels_per_client_max).contains(&wanted.len()));
+                assert_eq!(self.listens.replace(listens), None, "begun once");
+                self.seen.push(seen);
+            }
             Seen::Object(ref object) => {
                 assert!(object.len() <= self.settings.message_bytes_max + 1);
                 *self.unanswered.as_mut().expect("it has begun") += 1;
@@ -404,6 +424,11 @@ impl Life {
 
     /// Answers what was asked.
     fn answer(&mut self) {
+        if self.conn.is_poll() {
+            let Self { conn, said, settings, now, .. } = self;
+            let reason = conn.answer_poll(*now, "k3x9.7", b"{},", said, settings);
+            self.end(Seen::Ended(reason));
+        }
         while self.ended.is_none() && self.unanswered.is_some_and(|count| count > 0) {
             let Self { conn, said, settings, now, .. } = self;
             let answer = Answer { status: 200, retry_after_s: None, object: b"{}" };
@@ -442,6 +467,11 @@ impl Life {
                 assert!(self.said.len() > said_bytes && self.ended.is_none());
                 assert_eq!(time, self.deadline(), "nothing that is due earlier is forgotten");
             }
+            Expired::Answer(time) => {
+                assert!(self.now >= deadline, "not before its time");
+                assert_eq!((time, self.said.len()), (self.deadline(), said_bytes));
+                assert!(self.conn.is_poll());
+            }
             Expired::Ending(reason) => {
                 assert!(self.now >= deadline, "not before its time");
                 self.end(Seen::Ended(reason));
@@ -473,7 +503,8 @@ impl Life {
 
     fn check(&self) {
         assert_eq!(self.conn.is_closing() || self.is_over, self.ended.is_some());
-        assert_eq!(self.conn.is_open(), self.is_hub.is_some() && !self.conn.is_closing());
+        let is_told = self.is_hub.is_some() || self.listens == Some(Listens::Stream);
+        assert_eq!(self.conn.is_open(), is_told && !self.conn.is_closing());
         if let Some(ended) = self.ended {
             assert_eq!(self.said.len(), ended, "nothing is said after the end");
         }
@@ -492,6 +523,7 @@ impl Life {
             self.settings.ping_interval * 11 / 10,
             self.settings.pong_timeout,
             self.settings.close_timeout,
+            if self.listens.is_some() { POLL_TIMEOUT_MAX } else { Duration::ZERO },
         ];
         let furthest = furthest.into_iter().max().expect("some");
         assert!(self.deadline() <= self.now + furthest, "it is looked at again");
@@ -499,6 +531,10 @@ impl Life {
 
     /// Nobody does anything any more: a ping, its timeout and a good-bye must end it.
     fn let_time_pass(&mut self) {
+        if self.conn.is_stream() {
+            // That would go on for ever.
+            self.step(&Step::EndOfStream, &[]);
+        }
         for _ in 0..4 {
             if self.is_over {
                 break;
@@ -517,6 +553,10 @@ impl Life {
             self.said.drain(..CONTINUE.len());
         }
         let mut slots = [httparse::EMPTY_HEADER; 16];
+        if self.listens == Some(Listens::Stream) {
+            // Frames follow, for the door to translate.
+            return self.check_stream();
+        }
         let mut response = httparse::Response::new(&mut slots);
         if self.said.is_empty() {
             assert_eq!(self.is_hub, None);
@@ -562,6 +602,16 @@ impl Life {
 }
 
 impl Life {
+    /// A head, how soon to come back, and frames.
+    fn check_stream(&mut self) {
+        let head = b"retry: 2000\n\n";
+        let at = self.said.windows(head.len()).position(|bytes| bytes == head);
+        let frames = self.said.split_off(at.expect("a head") + head.len());
+        assert!(self.said.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        let code = check_frames(frames);
+        assert!(code.is_none_or(|code| code == close::GOING_AWAY), "{code:?}");
+    }
+
     /// Whether the chunks end; they are sound in any case, and every answer is a line.
     fn check_chunks(&self, mut body: Vec<u8>) -> bool {
         let mut input = body.as_mut_slice();

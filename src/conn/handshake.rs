@@ -1,7 +1,9 @@
-//! The first phase: an HTTP request head that becomes a WebSocket, a publish, a page, or a refusal.
+//! The first phase: an HTTP request head that becomes a WebSocket, a publish, a listener, a page, or a
+//! refusal.
 
+use super::listen::{self, Listen};
 use super::publish::{self, Publish};
-use super::{Page, RawChannel, Settings};
+use super::{Page, RawChannel, Settings, Wanted};
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
 use crate::proto::dialect::Dialect;
 use crate::proto::http::{self, HeaderSlots, Manner, Refusal, Request};
@@ -43,6 +45,8 @@ pub(super) enum Outcome {
     },
     /// Objects to be published follow, and are to be answered.
     Publishes(Box<Publish>),
+    /// It wants to hear of these channels; of a stream the answer has begun.
+    Listens(Box<Listen>, Vec<Wanted>),
     /// It was answered with a page and the connection ends.
     Served,
     /// It was answered with all there is to say and the connection ends.
@@ -110,9 +114,8 @@ fn answer(now: Time, bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -
             http::write_response(replies, 200, page.content_type, page.body, head_only);
             Ok(Outcome::Served)
         }
-        Ok(Route::Publish) => {
-            return (publish(now, &request, replies, settings), request.head_bytes);
-        }
+        Ok(Route::Publish) => Ok(publish(now, &request, replies, settings)),
+        Ok(Route::Listen) => Ok(listen(now, &request, replies, settings)),
         Err(refusal) => Err(refusal),
     };
     (outcome.unwrap_or_else(|refusal| refuse(refusal, replies)), request.head_bytes)
@@ -121,6 +124,7 @@ fn answer(now: Time, bytes: &[u8], replies: &mut Vec<u8>, settings: &Settings) -
 enum Route<'a> {
     Upgrade(Path),
     Publish,
+    Listen,
     Page(&'a Page),
 }
 
@@ -136,6 +140,7 @@ fn route<'a>(request: &Request<'_>, settings: &'a Settings) -> Result<Route<'a>,
     match request.path {
         "/ws" => Ok(Route::Upgrade(Path::Hub)),
         "/publish" => Ok(Route::Publish),
+        "/sse" | "/poll" => Ok(Route::Listen),
         "/echo" if settings.echo => Ok(Route::Upgrade(Path::Echo)),
         path if path.starts_with(RawChannel::PATH) => Ok(Route::Upgrade(Path::Raw)),
         path => {
@@ -194,6 +199,23 @@ fn publish(
     }
     match Publish::begin(request, &origin, now, replies, settings) {
         Ok(publish) => Outcome::Publishes(Box::new(publish)),
+        Err(refusal) => {
+            let manner = Manner { object: true, allowed: origin.allowed() };
+            http::write_refusal(replies, &refusal, manner);
+            Outcome::Refused(refusal)
+        }
+    }
+}
+
+/// What is listened to, and whether it may be, is said here; also to a browser that asks beforehand.
+fn listen(now: Time, request: &Request<'_>, replies: &mut Vec<u8>, settings: &Settings) -> Outcome {
+    let origin = settings.cors.judge(request);
+    if request.method == "OPTIONS" {
+        http::write_preflight(replies, listen::METHODS, &origin);
+        return Outcome::Answered;
+    }
+    match Listen::begin(request, &origin, now, replies, settings) {
+        Ok((listen, wanted)) => Outcome::Listens(Box::new(listen), wanted),
         Err(refusal) => {
             let manner = Manner { object: true, allowed: origin.allowed() };
             http::write_refusal(replies, &refusal, manner);

@@ -82,7 +82,7 @@ impl Keepalive {
     }
 
     /// Pings of clients that came in one burst must not go out in one burst for ever after.
-    fn interval(&self, settings: &Settings) -> Duration {
+    pub(super) fn interval(&self, settings: &Settings) -> Duration {
         let tenth = settings.ping_interval / 10;
         settings.ping_interval - tenth + tenth * 2 * u32::from(self.jitter) / u32::from(u8::MAX)
     }

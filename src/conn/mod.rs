@@ -1,4 +1,4 @@
-//! One client's life on the wire: handshake, then an open WebSocket or a publish, closing.
+//! One client's life on the wire: handshake, then an open WebSocket, a publish or a listener, closing.
 //!
 //! A [`Conn`] is fed what its socket received and hands out what that means, one [`Event`] at a
 //! time; what it wants to send, it appends to the replies it is given. It owns the WebSocket
@@ -14,6 +14,7 @@ mod closing;
 mod end;
 mod handshake;
 mod keepalive;
+mod listen;
 mod open;
 mod publish;
 mod raw;
@@ -34,10 +35,12 @@ use crate::time::Time;
 use closing::Closing;
 use handshake::Handshake;
 use keepalive::{Due, Keepalive};
+use listen::Listen;
 use open::Open;
 use publish::Publish;
 
 pub use end::EndReason;
+pub use listen::{Listens, Wanted};
 pub use publish::Answer;
 pub use raw::RawChannel;
 pub use settings::{Page, Settings};
@@ -60,6 +63,8 @@ enum Stage {
     Open(Open),
     /// HTTP: a body that comes in.
     Publish(Box<Publish>),
+    /// HTTP: an answer that goes out as things happen.
+    Listen(Box<Listen>),
 }
 
 /// Idle connections are what there is most of.
@@ -83,6 +88,9 @@ pub enum Event<'a> {
     Payload(&'a str, Payload<'a>),
     /// Objects to be published are going to come.
     Publishing,
+    /// It listens to these channels, and has no more to say. A poll is to be answered with
+    /// [`Conn::answer_poll`].
+    Listening(Listens, Vec<Wanted>),
     /// An object to be published, not yet proven to be one; to be answered with [`Conn::answer`].
     Object(&'a mut [u8]),
     /// One that is longer than a message may be, and was thrown away; to be answered likewise.
@@ -125,6 +133,8 @@ pub enum Expired {
     /// The client has been silent; a ping has been appended to the replies. Look again at this
     /// time.
     Pinged(Time),
+    /// A poll is to be answered as soon as may be. Look again at this time.
+    Answer(Time),
     /// The client's life ends, for this reason; last words have been appended to the replies.
     Ending(EndReason),
     /// The socket is to be closed now. With a reason, the client's life ends only now.
@@ -152,6 +162,7 @@ impl Conn {
     ) {
         match &mut self.stage {
             Stage::Publish(publish) => publish.turn_away(refusal, replies),
+            Stage::Listen(listen) => listen.turn_away(&refusal, replies),
             _ => http::write_refusal(replies, &refusal, Manner::default()),
         }
         self.linger(now, settings);
@@ -165,8 +176,8 @@ impl Conn {
         self.closing = Some(closing);
     }
 
-    /// Ends the client's life with a close frame, if it is an open WebSocket, else silently. False
-    /// when it has ended already.
+    /// Ends the client's life with a close frame, if it is open, else silently. False when it has
+    /// ended already.
     pub fn close(
         &mut self,
         now: Time,
@@ -180,11 +191,15 @@ impl Conn {
         }
         let until = now + settings.close_timeout;
         self.closing = Some(match self.stage {
-            Stage::Handshake(_) | Stage::Publish(_) => Closing::done(until),
             Stage::Open(_) => {
                 close::write_close(replies, code, reason);
                 Closing::handshake(until)
             }
+            Stage::Listen(ref listen) if listen.listens() == Listens::Stream => {
+                close::write_close(replies, code, reason);
+                Closing::linger(until)
+            }
+            Stage::Handshake(_) | Stage::Publish(_) | Stage::Listen(_) => Closing::done(until),
         });
         true
     }
@@ -203,7 +218,11 @@ impl Conn {
             return None;
         }
         self.closing = Some(Closing::done(now + settings.close_timeout));
-        Some(EndReason::PeerVanished)
+        Some(match self.stage {
+            // HTTP has no other word for good-bye.
+            Stage::Listen(_) => EndReason::PeerClosed,
+            _ => EndReason::PeerVanished,
+        })
     }
 
     /// All replies have left; what is to be done with the socket?
@@ -232,6 +251,21 @@ impl Conn {
             let (refusal, reason) = publish.overdue();
             self.turn_away(now, refusal, replies, settings);
             return Expired::Ending(reason);
+        }
+        if let Stage::Listen(listen) = &mut self.stage {
+            let interval = self.keepalive.interval(settings);
+            return match listen.expire(now, interval, settings) {
+                listen::Due::Later(time) => Expired::Later(time),
+                listen::Due::Heartbeat(time) => {
+                    write_frame(replies, Opcode::Ping, b"");
+                    Expired::Pinged(time)
+                }
+                listen::Due::Answer(time) => Expired::Answer(time),
+                listen::Due::Unanswered => {
+                    self.turn_away(now, Refusal::Unanswered, replies, settings);
+                    Expired::Ending(EndReason::Unanswered)
+                }
+            };
         }
         match self.keepalive.due(now, settings) {
             Due::Later(time) => Expired::Later(time),
@@ -263,6 +297,7 @@ impl Conn {
             (Some(closing), _) => closing.until(),
             (None, Stage::Handshake(_)) => self.keepalive.opened() + settings.handshake_timeout,
             (None, Stage::Publish(publish)) => publish.until(),
+            (None, Stage::Listen(listen)) => listen.due(),
             (None, Stage::Open(_)) => match self.keepalive.due(now, settings) {
                 Due::Later(time) => time,
                 Due::Ping | Due::PongTimeout | Due::IdleTimeout => now,
@@ -277,6 +312,7 @@ impl Conn {
             Stage::Handshake(handshake) => *handshake = Handshake::default(),
             Stage::Open(open) => open.abandon(),
             Stage::Publish(publish) => publish.abandon(),
+            Stage::Listen(_) => {}
         }
     }
 
@@ -284,7 +320,7 @@ impl Conn {
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match &self.stage {
-            Stage::Handshake(_) | Stage::Publish(_) => Dialect::default(),
+            Stage::Handshake(_) | Stage::Publish(_) | Stage::Listen(_) => Dialect::default(),
             Stage::Open(open) => open.dialect,
         }
     }
@@ -304,16 +340,30 @@ impl Conn {
         self.keepalive.last_heard()
     }
 
-    /// Whether the client's life goes on and its WebSocket is open.
+    /// Whether the client's life goes on and is told what happens: its WebSocket is open, or it
+    /// listens to a stream.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.closing.is_none() && matches!(self.stage, Stage::Open(_))
+        self.closing.is_none() && (matches!(self.stage, Stage::Open(_)) || self.is_stream())
+    }
+
+    /// Whether the client listens to a stream.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        matches!(&self.stage, Stage::Listen(listen) if listen.listens() == Listens::Stream)
     }
 
     /// Whether the client's life has ended.
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.closing.is_some()
+    }
+
+    /// Whether the client's life goes on and it polls.
+    #[must_use]
+    pub fn is_poll(&self) -> bool {
+        let is_poll = matches!(&self.stage, Stage::Listen(_)) && !self.is_stream();
+        is_poll && self.closing.is_none()
     }
 
     /// Bytes kept of what is incomplete, and of what a compressed message may refer back to.
@@ -323,6 +373,7 @@ impl Conn {
             Stage::Handshake(handshake) => handshake.held_bytes(),
             Stage::Open(open) => open.held_bytes(),
             Stage::Publish(publish) => publish.held_bytes(),
+            Stage::Listen(_) => 0,
         }
     }
 
@@ -330,7 +381,7 @@ impl Conn {
     #[must_use]
     pub fn window_bytes(&self) -> usize {
         match &self.stage {
-            Stage::Handshake(_) | Stage::Publish(_) => 0,
+            Stage::Handshake(_) | Stage::Publish(_) | Stage::Listen(_) => 0,
             Stage::Open(open) => open.window_bytes(),
         }
     }

@@ -28,7 +28,7 @@ impl Conn {
         if let Some(closing) = &mut self.closing {
             let decoder = match &mut self.stage {
                 Stage::Open(open) => Some(&mut open.decoder),
-                Stage::Handshake(_) | Stage::Publish(_) => None,
+                Stage::Handshake(_) | Stage::Publish(_) | Stage::Listen(_) => None,
             };
             closing.receive(input, decoder, settings.message_bytes_max);
             return None;
@@ -139,6 +139,11 @@ impl Conn {
                     self.stage = Stage::Publish(publish);
                     return Some(Event::Publishing);
                 }
+                Outcome::Listens(listen, wanted) => {
+                    let listens = listen.listens();
+                    self.stage = Stage::Listen(listen);
+                    return Some(Event::Listening(listens, wanted));
+                }
                 Outcome::Served => Event::Ending(EndReason::PageServed),
                 Outcome::Answered => Event::Ending(EndReason::Answered),
                 Outcome::Refused(refusal) => Event::Refused(refusal),
@@ -147,7 +152,9 @@ impl Conn {
             return Some(ending);
         }
         let Stage::Publish(publish) = &mut self.stage else {
-            unreachable!("the others were handled above")
+            // Who listens has said all it has to say: there is no second request.
+            *input = &mut [];
+            return None;
         };
         match publish.receive(input, replies, settings.message_bytes_max) {
             Step::Nothing => None,
@@ -173,6 +180,22 @@ impl Conn {
         let event = publish.answer(answer, replies)?;
         self.linger(now, settings);
         Some(event)
+    }
+
+    /// Answers a poll with `events`, JSON objects with a comma behind each, and with the cursors where
+    /// the next one goes on. The client's life ends.
+    pub fn answer_poll(
+        &mut self,
+        now: Time,
+        cursors: &str,
+        events: &[u8],
+        replies: &mut Vec<u8>,
+        settings: &Settings,
+    ) -> EndReason {
+        let Stage::Listen(listen) = &self.stage else { unreachable!("nobody else polls") };
+        let reason = listen.answer(cursors, events, replies);
+        self.linger(now, settings);
+        reason
     }
 }
 

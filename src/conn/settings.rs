@@ -11,6 +11,8 @@ pub struct Settings {
     pub message_bytes_max: usize,
     /// Bytes of a request's body.
     pub body_bytes_max: u64,
+    /// Channels that one client may listen to.
+    pub channels_per_client_max: usize,
     /// From accept to a complete request head.
     pub handshake_timeout: Duration,
     /// From a request's head to the end of its body and of the answer to it.

@@ -16,6 +16,7 @@ pub(super) fn settings() -> Settings {
         message_bytes_max: 1_000,
         handshake_timeout: Duration::from_secs(5),
         body_bytes_max: 10_000,
+        channels_per_client_max: 8,
         request_timeout: Duration::from_secs(8),
         cors: http::Cors::Off,
         ping_interval: Duration::from_secs(25),
@@ -59,6 +60,7 @@ fn close_frame(code: u16) -> Vec<u8> {
 }
 
 mod dialects;
+mod listen;
 
 /// An event that owns what it says.
 #[derive(Debug, PartialEq, Eq, Clone)]
@@ -68,6 +70,7 @@ enum Seen {
     Msgpack(Vec<u8>),
     Payload { channel: String, is_text: bool, bytes: Vec<u8> },
     Publishing,
+    Listening(Listens, Vec<Wanted>),
     Object(Vec<u8>),
     ObjectTooLong,
     Handled,
@@ -118,6 +121,7 @@ impl Peer {
                     Seen::Payload { channel: channel.to_owned(), is_text, bytes }
                 }
                 Event::Publishing => Seen::Publishing,
+                Event::Listening(listens, wanted) => Seen::Listening(listens, wanted),
                 Event::Object(object) => Seen::Object(object.to_vec()),
                 Event::ObjectTooLong => Seen::ObjectTooLong,
                 Event::Handled => Seen::Handled,

@@ -265,6 +265,7 @@ fn shard_settings(config: &Config, index: usize, home_seed: u64) -> shard::Setti
         conn: conn::Settings {
             message_bytes_max: limits.message_bytes_max,
             body_bytes_max: limits.body_bytes_max,
+            channels_per_client_max: limits.channels_per_client_max,
             handshake_timeout: timing.handshake_timeout,
             request_timeout: timing.request_timeout,
             ping_interval: timing.ping_interval,

@@ -1,15 +1,19 @@
 //! The clients of a shard and what waits for each of them.
 
+use std::io::IoSlice;
 use std::rc::Rc;
 
 use smallvec::SmallVec;
 
 use super::format::{Encoder, Format};
+use super::listen::Listening;
 use super::outbox::{Capacity, Gap, Offered, Outbox};
 use super::recovery::Recovery;
 use super::segment::{Run, Segment};
 use super::{Burden, ClientId, Failure, GapReason, TopicId, Way};
-use crate::limits::{PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX};
+use crate::limits::{
+    EVENTS_WRITTEN_BYTES_MAX, GATHERED_BYTES_MAX, PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX,
+};
 use crate::mem::Table;
 
 /// Empty outboxes kept for the next backlog: a burst to as many clients allocates nothing.
@@ -26,6 +30,8 @@ pub(super) struct Clients {
     pub(super) failed: Vec<(ClientId, Failure)>,
     /// Clients that catch up with a channel, and for whom nothing waits any more.
     caught_up: Vec<ClientId>,
+    /// Polls that can be answered.
+    pub(super) ready: Vec<ClientId>,
     /// Empty outboxes for the next backlog.
     #[expect(clippy::vec_box, reason = "they move in and out of clients as boxes")]
     spare: Vec<Box<Outbox>>,
@@ -49,34 +55,62 @@ pub(super) struct Client {
         reason = "nearly nobody has one, and everybody has its place"
     )]
     pub(super) recoveries: Option<Box<Vec<Recovery>>>,
+    /// What there is to know of a client that listens over HTTP.
+    listening: Option<Box<Listening>>,
     /// Publishes that are to be answered and have not been.
     unanswered: u32,
     /// Listed in `Clients::dirty`.
     dirty: bool,
     /// The socket is full: nothing is sent until it is writable again.
     blocked: bool,
+    /// It was when somebody looked, and has taken nothing since.
+    stuck: bool,
     /// Nothing more is queued: the last frame has been.
     sealed: bool,
+    /// It is sealed as soon as it has caught up.
+    retiring: bool,
     /// Nothing more is read from it until its replies have left.
     throttled: bool,
     /// How it is told what became of its publishes.
     pub(super) door: Door,
 }
 
-/// How a client is told what became of its publishes.
+/// How a client is told what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Door {
-    /// As objects, behind its replies.
+pub enum Door {
+    /// In frames.
     #[default]
     Frames,
-    /// As [`Answer`](super::Answer)s, which somebody else writes.
+    /// It publishes over HTTP, and [`Answer`](super::Answer)s are what somebody else writes.
     Answers,
+    /// It listens to a stream of events.
+    Stream,
+    /// It listens for one answer.
+    Poll,
 }
 
 impl Client {
     /// Whether its last frame has been queued.
     pub(super) const fn is_sealed(&self) -> bool {
         self.sealed
+    }
+
+    /// Whether it may begin something.
+    pub(super) const fn takes_part(&self) -> bool {
+        !self.sealed && !self.retiring
+    }
+
+    pub(super) fn listening(&self) -> Option<&Listening> {
+        self.listening.as_deref()
+    }
+
+    pub(super) fn has_something_waiting(&self) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty())
+    }
+
+    /// Whether it listens for an answer that cannot be given yet.
+    fn is_held(&self) -> bool {
+        self.door == Door::Poll && self.listening.as_ref().is_some_and(|it| !it.is_placed())
     }
 }
 
@@ -129,6 +163,7 @@ impl Clients {
             dirty: Vec::new(),
             failed: Vec::new(),
             caught_up: Vec::new(),
+            ready: Vec::new(),
             spare: Vec::new(),
             replies_bytes: 0,
             flow: Flow {
@@ -190,12 +225,13 @@ impl Clients {
         if client.sealed {
             return true;
         }
+        let is_held = client.is_held();
         let run = match client.format {
             Format::Json => Run::whole(segment),
             format => Run::whole(&segment.variant(format, encoder)),
         };
         let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
-        if !client.blocked && !outbox.fits(&run, self.capacity) {
+        if !outbox.fits(&run, self.capacity) && !client.blocked && !is_held {
             return false;
         }
         let Offered { dropped_oldest, dropped_newest, close } = outbox.offer(run, self.capacity);
@@ -246,6 +282,12 @@ impl Clients {
         let has_ended = recoveries.len() < before;
         if recoveries.is_empty() {
             client.recoveries = None;
+            if client.retiring {
+                client.sealed = true;
+                if !client.has_something_waiting() {
+                    self.failed.push((id, Failure::Retired));
+                }
+            }
         }
         has_ended
     }
@@ -280,6 +322,14 @@ impl Clients {
         None
     }
 
+    /// Queues nothing more for a client once it has caught up. True when nothing is left to be sent.
+    pub(super) fn retire(&mut self, id: ClientId) -> bool {
+        let Some(client) = self.table.get_mut(id) else { return false };
+        client.retiring = true;
+        client.sealed = client.recoveries.is_none();
+        client.sealed && !client.has_something_waiting()
+    }
+
     /// Whether nothing more is queued for a client.
     pub(super) fn seal(&mut self, id: ClientId, sealed: bool) {
         if let Some(client) = self.table.get_mut(id) {
@@ -289,38 +339,76 @@ impl Clients {
 
     /// Takes `replies`, whole frames as they are in JSON, and leaves the buffer empty.
     pub(super) fn reply(&mut self, id: ClientId, replies: &mut Vec<u8>) {
-        self.reply_with(id, |format| {
-            format.dialect().translate_replies(replies, 0);
-            (!replies.is_empty()).then_some(|outbox: &mut Outbox| outbox.reply(replies))
-        });
+        let Some(client) = self.table.get_mut(id).filter(|client| !client.sealed) else { return };
+        retell(client.format, client.listening.as_deref(), replies, 0);
+        if replies.is_empty() {
+            return;
+        }
+        let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
+        let before = outbox.replies_bytes();
+        outbox.reply(replies);
+        self.replies_bytes += outbox.replies_bytes() - before;
+        self.mark_dirty(id);
     }
 
     /// Lets `write` append whole frames, as they are in JSON, to a client's replies.
     pub(super) fn write_reply(&mut self, id: ClientId, write: impl FnOnce(&mut Vec<u8>)) {
-        self.reply_with(id, |format| {
-            format.has_notices().then_some(move |outbox: &mut Outbox| {
-                outbox.write_reply(|replies| {
-                    let from = replies.len();
-                    write(replies);
-                    format.dialect().translate_replies(replies, from);
-                });
-            })
-        });
-    }
-
-    /// Replies to a client with what `begin` has for its format, if it has something.
-    fn reply_with<W: FnOnce(&mut Outbox)>(
-        &mut self,
-        id: ClientId,
-        begin: impl FnOnce(Format) -> Option<W>,
-    ) {
         let Some(client) = self.table.get_mut(id).filter(|client| !client.sealed) else { return };
-        let Some(write) = begin(client.format) else { return };
+        if !client.format.has_notices() {
+            return;
+        }
+        let (format, listening) = (client.format, client.listening.as_deref());
         let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let before = outbox.replies_bytes();
-        write(outbox);
+        outbox.write_reply(|replies| {
+            let from = replies.len();
+            write(replies);
+            retell(format, listening, replies, from);
+        });
         self.replies_bytes += outbox.replies_bytes() - before;
         self.mark_dirty(id);
+    }
+
+    /// `id` listens over HTTP from now on.
+    pub(super) fn begin_listening(&mut self, id: ClientId, door: Door, listening: Listening) {
+        if let Some(client) = self.table.get_mut(id) {
+            (client.door, client.listening) = (door, Some(Box::new(listening)));
+        }
+    }
+
+    /// What is replied to `id` are bytes again, and what was written for it moves to `written`.
+    pub(super) fn end_listening(
+        &mut self,
+        id: ClientId,
+        written: &mut Vec<u8>,
+    ) -> Option<Box<Listening>> {
+        let client = self.table.get_mut(id)?;
+        client.door = Door::Frames;
+        if let Some(outbox) = &mut client.outbox {
+            self.replies_bytes -= outbox.replies_bytes();
+            outbox.take_replies(written);
+        }
+        client.listening.take()
+    }
+
+    pub(super) fn is_listening(&self, id: ClientId) -> bool {
+        self.table.get(id).is_some_and(|client| client.listening.is_some())
+    }
+
+    pub(super) fn listening_mut(&mut self, id: ClientId) -> Option<&mut Listening> {
+        self.table.get_mut(id)?.listening.as_deref_mut()
+    }
+
+    pub(super) fn outbox_and_listening(
+        &mut self,
+        id: ClientId,
+    ) -> Option<(&mut Outbox, &mut Listening)> {
+        let client = self.table.get_mut(id)?;
+        Some((client.outbox.as_deref_mut()?, client.listening.as_deref_mut()?))
+    }
+
+    pub(super) fn door(&self, id: ClientId) -> Option<Door> {
+        self.table.get(id).map(|client| client.door)
     }
 
     /// `id` has published and is to be told what became of it.
@@ -341,9 +429,12 @@ impl Clients {
     pub(super) fn take_dirty(&mut self, batch: &mut Vec<ClientId>, count_max: usize) {
         let first = self.dirty.len().saturating_sub(count_max);
         for id in self.dirty.drain(first..) {
-            if let Some(client) = self.table.get_mut(id) {
-                client.dirty = false;
-                batch.push(id);
+            let Some(client) = self.table.get_mut(id) else { continue };
+            client.dirty = false;
+            match client.door {
+                Door::Poll if client.is_held() => {}
+                Door::Poll => self.ready.push(id),
+                _ => batch.push(id),
             }
         }
     }
@@ -359,6 +450,10 @@ impl Clients {
         write: impl FnMut(&mut Vec<u8>, Gap),
     ) -> Option<Gap> {
         let client = self.table.get_mut(id)?;
+        if client.door == Door::Stream {
+            self.stage(id, EVENTS_WRITTEN_BYTES_MAX, write);
+            return None;
+        }
         let gap = client.outbox.as_ref()?.front_gap()?;
         if !client.format.has_notices() {
             return Some(gap);
@@ -379,6 +474,20 @@ impl Clients {
             dialect.translate_replies(replies, from);
         });
         self.replies_bytes += outbox.replies_bytes() - before;
+    }
+
+    /// Appends to `slices` what may leave to a client now. To a stream nothing leaves that has not been
+    /// staged.
+    pub(super) fn gather<'a>(
+        &'a self,
+        id: ClientId,
+        slices: &mut Vec<IoSlice<'a>>,
+        slices_max: usize,
+    ) {
+        let Some(client) = self.table.get(id) else { return };
+        let Some(outbox) = &client.outbox else { return };
+        let bytes_max = if client.door == Door::Stream { 0 } else { GATHERED_BYTES_MAX };
+        outbox.gather(slices, slices_max, bytes_max);
     }
 
     pub(super) fn outbox(&self, id: ClientId) -> Option<&Outbox> {
@@ -419,7 +528,9 @@ impl Clients {
     pub(super) fn throttle(&mut self, id: ClientId) -> bool {
         let Some(client) = self.table.get_mut(id) else { return false };
         let waiting = client.outbox.as_ref().map_or(0, |outbox| outbox.replies_bytes());
-        let is_behind = client.blocked && waiting > REPLIES_BYTES_MAX;
+        // What waits for a stream is nothing it has asked for by talking.
+        let is_talking = client.door != Door::Stream;
+        let is_behind = is_talking && client.blocked && waiting > REPLIES_BYTES_MAX;
         let throttles = is_behind || client.unanswered > PUBLISHES_UNANSWERED_MAX;
         if client.throttled || !throttles {
             return false;
@@ -441,6 +552,7 @@ impl Clients {
             return;
         }
         client.blocked = blocked;
+        client.stuck = false;
         if blocked {
             self.flow.blocked += 1;
         } else {
@@ -449,6 +561,12 @@ impl Clients {
                 self.mark_dirty(id);
             }
         }
+    }
+
+    /// Whether the socket was full when this was asked last, and has taken nothing since.
+    pub(super) fn is_stuck(&mut self, id: ClientId) -> bool {
+        let client = self.table.get_mut(id).filter(|client| client.blocked);
+        client.is_some_and(|client| std::mem::replace(&mut client.stuck, true))
     }
 
     /// What the outboxes hold, by client and by what can be done about it.
@@ -471,12 +589,21 @@ impl Clients {
     }
 
     /// Lists `id` as having something to send, unless it is listed or cannot be sent to now.
-    fn mark_dirty(&mut self, id: ClientId) {
+    pub(super) fn mark_dirty(&mut self, id: ClientId) {
         let client = self.table.get_mut(id).expect("who has something to send is open");
         if !client.dirty && !client.blocked {
             client.dirty = true;
             self.dirty.push(id);
         }
+    }
+}
+
+/// Says again what `frames` say in JSON from the byte `from` on, so that a client understands it.
+#[inline]
+fn retell(format: Format, listening: Option<&Listening>, frames: &mut Vec<u8>, from: usize) {
+    match listening {
+        None => format.dialect().translate_replies(frames, from),
+        Some(listening) => listening.retell(frames, from),
     }
 }
 

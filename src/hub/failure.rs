@@ -21,6 +21,8 @@ pub enum Failure {
         /// Why.
         reason: GapReason,
     },
+    /// It was to be let go when it had caught up, and it has; see [`Hub::retire`].
+    Retired,
     /// It asked for something that is not done, and can be told so in no other way.
     Refused(Refusal),
 }
@@ -37,9 +39,11 @@ impl Hub {
         failed.append(&mut self.clients.failed);
     }
 
-    /// Tells `client` that what it asked for with `id` is not done.
+    /// Tells `client` that what it asked for with `id` is not done; one that can ask for nothing else is
+    /// to be closed.
     pub fn refuse(&mut self, client: ClientId, id: Option<&[u8]>, refusal: Refusal) {
-        if !self.clients.format(client).has_notices() {
+        let is_told = self.clients.format(client).has_notices();
+        if !is_told || self.clients.is_listening(client) {
             self.clients.failed.push((client, Failure::Refused(refusal)));
             return;
         }

@@ -6,7 +6,6 @@ use super::clients::Progress;
 use super::outbox::Gap;
 use super::topic::Topics;
 use super::{ClientId, Hub};
-use crate::limits::GATHERED_BYTES_MAX;
 use crate::proto::envelope;
 
 impl Hub {
@@ -37,9 +36,7 @@ impl Hub {
         slices: &mut Vec<IoSlice<'a>>,
         slices_max: usize,
     ) {
-        if let Some(outbox) = self.clients.outbox(client) {
-            outbox.gather(slices, slices_max, GATHERED_BYTES_MAX);
-        }
+        self.clients.gather(client, slices, slices_max);
     }
 
     /// The kernel has taken `bytes` of what was gathered for `client`. If more waits, the client
@@ -73,7 +70,7 @@ impl Hub {
 
 /// Stands apart: most of those who are sent something have lost nothing.
 #[cold]
-fn write_gap(topics: &Topics, replies: &mut Vec<u8>, gap: Gap) {
+pub(super) fn write_gap(topics: &Topics, replies: &mut Vec<u8>, gap: Gap) {
     let topic = topics.get(gap.topic).expect("a topic outlives its subscribers");
     envelope::gap(replies, &topic.name, gap.from, gap.to, gap.reason.name());
 }

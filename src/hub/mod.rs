@@ -10,7 +10,7 @@
 //! `clients` and `topic` (who), then the verbs: `subscribe`, `publish`, `settle`, `flush`, `failure`,
 //! `relieve`, and `letter` (between shards); then what is for those who were away: `history` (what a
 //! home keeps), `recall` (the home answers), `recovery` (a client catches up), `browse` (a client
-//! looks), and `keys` (publishes that are repeated).
+//! looks), `keys` (publishes that are repeated), and `listen` (what is told over HTTP).
 //!
 //! `audit` checks the books; nothing on a message's way calls it.
 //!
@@ -26,6 +26,7 @@ mod format;
 mod history;
 mod keys;
 mod letter;
+mod listen;
 mod outbox;
 mod publish;
 mod recall;
@@ -44,7 +45,7 @@ use std::fmt;
 
 pub use audit::Audit;
 pub use browse::{Browse, Kept};
-pub use clients::{Flow, Progress};
+pub use clients::{Door, Flow, Progress};
 pub use failure::Failure;
 pub use format::Format;
 pub use history::Page;
@@ -248,12 +249,18 @@ impl Hub {
         if let Some(outbox) = self.clients.outbox_mut(client) {
             outbox.forget_data();
         }
+        if self.clients.door(client) == Some(Door::Poll) {
+            // Its last words are an answer that says why there is none.
+            self.clients.end_listening(client, &mut Vec::new());
+        }
     }
 
-    /// What waits for `client` still reaches it, and nothing else. It stays subscribed until it
-    /// closes, because a gap notice that waits needs its channel's name.
-    pub fn retire(&mut self, client: ClientId) {
-        self.clients.seal(client, true);
+    /// What waits for `client` still reaches it, and what it catches up with, and nothing else. It
+    /// stays subscribed until it closes, because a gap notice that waits needs its channel's name.
+    /// True when nothing is left to be sent; else [`Progress::finished`] says when, or
+    /// [`Failure::Retired`].
+    pub fn retire(&mut self, client: ClientId) -> bool {
+        self.clients.retire(client)
     }
 
     /// Queues `replies`, whole frames, for `client` and leaves the buffer empty.
@@ -283,6 +290,11 @@ impl Hub {
     #[must_use]
     pub fn is_kept_waiting(&self, client: ClientId) -> bool {
         self.clients.is_kept_waiting(client)
+    }
+
+    /// Whether the socket of `client` was full when this was asked last, and has taken nothing since.
+    pub fn is_stuck(&mut self, client: ClientId) -> bool {
+        self.clients.is_stuck(client)
     }
 
     /// Whether there are letters for other shards.

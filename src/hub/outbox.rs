@@ -31,6 +31,8 @@ pub struct Outbox {
     messages: u32,
     /// Bytes of the messages in `queue`.
     bytes: u32,
+    /// Messages in `replies`, staged there.
+    staged: u32,
 }
 
 /// How much an outbox may hold.
@@ -67,6 +69,22 @@ pub struct Gap {
     pub to: u64,
     /// Why.
     pub reason: GapReason,
+}
+
+/// What leaves the front of a queue to be written for one client alone.
+#[derive(Debug, Clone, Copy)]
+pub enum Staged<'a> {
+    /// A message.
+    Message {
+        /// Its channel.
+        topic: TopicId,
+        /// Its number.
+        seq: u64,
+        /// As it is in JSON.
+        frame: &'a [u8],
+    },
+    /// Lost messages.
+    Gap(Gap),
 }
 
 /// What became of the messages offered to an outbox.
@@ -260,6 +278,49 @@ impl Outbox {
         announced
     }
 
+    /// Takes messages and gap notices from the front of the queue, as long as fewer than `bytes_max`
+    /// bytes of replies wait, and lets `write` append each behind those. Returns how many notices.
+    pub fn stage(
+        &mut self,
+        bytes_max: usize,
+        mut write: impl FnMut(&mut Vec<u8>, Staged<'_>),
+    ) -> u64 {
+        let mut gaps = 0;
+        while self.replies_bytes() < bytes_max {
+            match self.queue.front_mut() {
+                None => break,
+                Some(Entry::Gap(gap)) => {
+                    write(&mut self.replies, Staged::Gap(*gap));
+                    gaps += 1;
+                }
+                Some(Entry::Run(run)) => {
+                    let (topic, seq) = (run.segment.topic, run.segment.seq(run.first));
+                    let (start, end) =
+                        (run.segment.start(run.first), run.segment.start(run.first + 1));
+                    let frame = run.segment.bytes(start, end);
+                    write(&mut self.replies, Staged::Message { topic, seq, frame });
+                    run.first += 1;
+                    self.messages -= 1;
+                    self.bytes -= end - start;
+                    self.staged += 1;
+                    if run.messages() > 0 {
+                        continue;
+                    }
+                }
+            }
+            self.queue.pop_front();
+        }
+        self.check();
+        gaps
+    }
+
+    /// Moves the replies that wait to `out`.
+    pub fn take_replies(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.replies[self.replies_released..]);
+        self.replies.clear();
+        self.replies_released = 0;
+    }
+
     /// Appends to `slices` what may leave now, at most `slices_max` slices and about `bytes_max`
     /// bytes. It stops before a gap notice that has not been announced.
     pub fn gather<'a>(
@@ -310,6 +371,9 @@ impl Outbox {
         if self.replies_released >= self.replies.len() / 2 {
             self.replies.drain(..self.replies_released);
             self.replies_released = 0;
+        }
+        if self.replies.is_empty() {
+            released.messages += std::mem::take(&mut self.staged);
         }
         while bytes > 0 {
             let Some(Entry::Run(run)) = self.queue.front_mut() else {

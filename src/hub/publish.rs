@@ -256,7 +256,8 @@ impl Hub {
 
     fn acknowledge(&mut self, client: ClientId, id: RequestId, acked: Acked) {
         match self.clients.answered(client) {
-            None => {}
+            // It has gone; and who listens publishes nothing.
+            None | Some(Door::Stream | Door::Poll) => {}
             Some(Door::Frames) => self.clients.write_reply(client, |replies| {
                 let Acked { channel, seq, is_repeated } = acked;
                 envelope::ack(replies, Some(&id), &channel, seq, is_repeated);
@@ -269,7 +270,8 @@ impl Hub {
     fn refuse_publish(&mut self, client: ClientId, id: Option<RequestId>, refusal: Refusal) {
         let Some(id) = id else { return self.refuse(client, None, refusal) };
         match self.clients.answered(client) {
-            None => {}
+            // It has gone; and who listens publishes nothing.
+            None | Some(Door::Stream | Door::Poll) => {}
             Some(Door::Frames) => self.refuse(client, Some(&id), refusal),
             Some(Door::Answers) => {
                 self.answers.push(Answer { client, id, outcome: Err(refusal) });

@@ -250,8 +250,8 @@ impl Hub {
             return;
         }
         let promise = recovery.promise.take();
-        if let Some(Promise { id: Some(id), .. }) = &promise {
-            self.tell_subscribed(client, topic, id, recalled);
+        if let Some(Promise { id, .. }) = &promise {
+            self.tell_subscribed(client, topic, id.as_deref(), recalled);
         }
         if !self.queue_new_epoch(client, topic, recalled) {
             return;
@@ -312,7 +312,13 @@ impl Hub {
         position
     }
 
-    fn tell_subscribed(&mut self, client: ClientId, topic: TopicId, id: &[u8], told: Recalled) {
+    fn tell_subscribed(
+        &mut self,
+        client: ClientId,
+        topic: TopicId,
+        id: Option<&[u8]>,
+        told: Recalled,
+    ) {
         let known = self.topics.get(topic).expect("a topic outlives who catches up with it");
         let subscribed = Subscribed {
             channel: &known.name,
@@ -320,9 +326,13 @@ impl Hub {
             seq: told.seq,
             resumed: Some((told.from, told.lost.map(GapReason::name))),
         };
-        self.clients.write_reply(client, |replies| {
-            envelope::subscribed(replies, Some(id), &subscribed);
-        });
+        if self.clients.is_listening(client) {
+            self.clients.place(client, topic, (told.epoch, told.from - 1), &subscribed);
+        } else if id.is_some() {
+            self.clients.write_reply(client, |replies| {
+                envelope::subscribed(replies, id, &subscribed);
+            });
+        }
     }
 
     /// Does what `client` asked for while it waited for the home's answer.

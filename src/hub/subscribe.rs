@@ -27,13 +27,36 @@ impl Hub {
         replies: &mut Vec<u8>,
         now: Time,
     ) -> Result<(), Refusal> {
-        let topic = match self.topics.find(channel) {
-            Some(topic) => topic,
-            None => {
-                self.check_room(client)?;
-                self.reach(channel)?
-            }
-        };
+        if self.clients.get(client).is_some_and(|client| !client.takes_part()) {
+            return Ok(()); // It would not be answered, and no channel is to begin its life for it.
+        }
+        let topic = self.find_or_reach(client, channel)?;
+        self.subscribe_to(client, topic, id, since, replies, now)
+    }
+
+    /// `channel`, whose life begins here if need be, because `client` wants it.
+    pub(super) fn find_or_reach(
+        &mut self,
+        client: ClientId,
+        channel: &str,
+    ) -> Result<TopicId, Refusal> {
+        if let Some(topic) = self.topics.find(channel) {
+            return Ok(topic);
+        }
+        self.check_room(client)?;
+        self.reach(channel)
+    }
+
+    /// The same for a channel that is known here.
+    pub(super) fn subscribe_to(
+        &mut self,
+        client: ClientId,
+        topic: TopicId,
+        id: Option<&[u8]>,
+        since: Option<Recall>,
+        replies: &mut Vec<u8>,
+        now: Time,
+    ) -> Result<(), Refusal> {
         let known = self.topics.get_mut(topic).expect("found or reached just now");
         if let State::Attaching(waiting) = &mut known.state {
             let asking = self.clients.get_mut(client).expect("only open clients ask");
@@ -320,11 +343,15 @@ impl Hub {
         let joining = self.clients.get_mut(client).expect("looked at just now");
         joining.subscriptions.push(Subscription { topic, position });
         self.counts.subscriptions += 1;
-        if id.is_some() {
+        let is_listening = self.clients.is_listening(client);
+        if id.is_some() || is_listening {
             let channel = &*self.topics.get(topic).expect("its numbering was just read").name;
-            let epoch = epoch.as_str();
-            let subscribed = Subscribed { channel, epoch, seq, resumed: None };
-            envelope::subscribed(replies, id, &subscribed);
+            let subscribed = Subscribed { channel, epoch: epoch.as_str(), seq, resumed: None };
+            if is_listening {
+                self.clients.place(client, topic, (epoch, seq), &subscribed);
+            } else {
+                envelope::subscribed(replies, id, &subscribed);
+            }
         }
         Ok(())
     }
@@ -336,7 +363,7 @@ impl Hub {
         topic: TopicId,
     ) -> Result<Option<&mut Client>, Refusal> {
         let Some(joining) = self.clients.get_mut(client) else { return Ok(None) };
-        if joining.is_sealed() {
+        if !joining.takes_part() {
             return Ok(None);
         }
         if joining.subscriptions.iter().any(|subscription| subscription.topic == topic) {

@@ -3,6 +3,7 @@
 
 pub mod dialect;
 pub mod envelope;
+pub mod events;
 pub mod http;
 pub mod json;
 pub mod msgpack;

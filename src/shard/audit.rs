@@ -13,7 +13,7 @@ pub struct Audit {
     pub connections: u64,
     /// Those whose client's life has ended.
     pub closing: u64,
-    /// Open WebSockets.
+    /// Open WebSockets, and streams.
     pub open: u64,
     /// Timers that are set.
     pub timers: u64,

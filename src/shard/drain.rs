@@ -100,8 +100,7 @@ impl<D: Driver> Shard<D> {
             let Some((_, socket)) = drain.goodbyes.pop() else { return };
             let Some(connection) = self.conns.get(socket) else { continue };
             if connection.conn.is_open() {
-                self.hub.retire(socket);
-                if self.hub.is_drained(socket) {
+                if self.hub.retire(socket) {
                     self.say_goodbye(now, socket);
                 }
             } else if !connection.conn.is_closing() {

@@ -28,6 +28,15 @@ impl<D: Driver> Shard<D> {
                     let look_again = now + QUIET_AFTER * 4;
                     self.wheel.set(socket, if is_quiet { time } else { time.min(look_again) });
                 }
+                Expired::Pinged(_) if connection.conn.is_stream() && self.hub.is_stuck(socket) => {
+                    // It does not talk: that its socket does not move is all there is to know.
+                    self.scratch.replies.clear();
+                    self.cut_off(now, socket, EndReason::PongTimeout);
+                }
+                Expired::Answer(time) => {
+                    self.wheel.set(socket, time);
+                    self.hub.hasten(socket);
+                }
                 Expired::Pinged(time) => {
                     self.wheel.set(socket, time);
                     self.driver.quiet(socket);

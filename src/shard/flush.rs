@@ -3,15 +3,13 @@
 use std::io::IoSlice;
 
 use super::Shard;
+use super::admission::TRY_AGAIN;
 use crate::conn::EndReason;
 use crate::hub::{ClientId, Failure, Settled};
 use crate::io::{Driver, SLICES_PER_SEND_MAX, Send, Sent};
 use crate::limits::SENDS_PER_SUBMISSION_MAX;
 use crate::proto::ws::close;
 use crate::time::Time;
-
-/// See DESIGN: 4409 is "slow consumer".
-const CLOSE_SLOW_CONSUMER: u16 = 4409;
 
 impl<D: Driver> Shard<D> {
     /// Offers what was published in this tick to all subscribers, acknowledges it, and sends.
@@ -61,6 +59,9 @@ impl<D: Driver> Shard<D> {
             }
             self.scratch.batch = batch;
             self.scratch.outcomes = outcomes;
+            if self.hub.has_ready() {
+                self.answer_polls(now);
+            }
         }
     }
 
@@ -137,10 +138,19 @@ impl<D: Driver> Shard<D> {
     }
 
     fn close_for(&mut self, now: Time, client: ClientId, failure: Failure) {
+        let Some(connection) = self.conns.get(client) else { return };
+        if connection.conn.is_poll() {
+            let reason = match failure {
+                Failure::Overflow | Failure::Lost { .. } => EndReason::SlowConsumer,
+                Failure::Refused(_) => EndReason::Refused,
+                Failure::Retired => EndReason::Drained,
+            };
+            return self.turn_away(now, client, TRY_AGAIN, reason);
+        }
         match failure {
             Failure::Overflow => {
                 let reason = "outbox full (outbox_messages_max, outbox_bytes_max)";
-                self.close(now, client, CLOSE_SLOW_CONSUMER, (EndReason::SlowConsumer, reason));
+                self.close(now, client, close::SLOW_CONSUMER, (EndReason::SlowConsumer, reason));
             }
             Failure::Lost { epoch, from, to, reason } => {
                 let (epoch, reason) = (epoch.as_str(), reason.name());
@@ -149,8 +159,9 @@ impl<D: Driver> Shard<D> {
                     // Everything of the new epoch can be had.
                     false => format!("the epoch is now {epoch} ({reason})"),
                 };
-                self.close(now, client, CLOSE_SLOW_CONSUMER, (EndReason::SlowConsumer, &reason));
+                self.close(now, client, close::SLOW_CONSUMER, (EndReason::SlowConsumer, &reason));
             }
+            Failure::Retired => self.say_goodbye(now, client),
             Failure::Refused(refusal) => {
                 let why = (EndReason::Refused, refusal.reason());
                 self.close(now, client, close::TRY_AGAIN_LATER, why);

@@ -10,11 +10,15 @@ use crate::proto::http::Refusal;
 pub enum Door {
     /// `POST /publish`.
     Publish,
+    /// `GET /sse`.
+    Sse,
+    /// `GET /poll`.
+    Poll,
 }
 
 impl Door {
     /// Their stable labels, in the order of their values.
-    pub const NAMES: [&'static str; 1] = ["publish"];
+    pub const NAMES: [&'static str; 3] = ["publish", "sse", "poll"];
 }
 
 /// The numbers of one shard: written by it, read by anybody.
@@ -22,7 +26,7 @@ impl Door {
 pub struct Metrics {
     /// Sockets there are now.
     pub connections: Number,
-    /// Open WebSockets there are now.
+    /// Clients there are now: open WebSockets, and who listens over HTTP.
     pub clients: Number,
     /// Peers accepted.
     pub accepted: Number,

@@ -3,7 +3,7 @@
 //! One tick is five verbs, each with a bound: *harvest* what the world did (`receive`, `accept`),
 //! *hear* the mailboxes (`hear`), *expire* timers (`expire`), *flush* the outboxes that were
 //! touched (`flush`), *rest* until the next deadline. `request` turns messages into calls of the
-//! hub, `publish` keeps the answers to HTTP publishes in order, `relieve` keeps the memory ceiling, `drain` says good-bye, `mailbox` and `admission` are what shards share, `report` tells the
+//! hub, `publish` keeps the answers to HTTP publishes in order, `listen` answers polls, `relieve` keeps the memory ceiling, `drain` says good-bye, `mailbox` and `admission` are what shards share, `report` tells the
 //! house. `audit` checks the books and is no part of a tick.
 
 mod accept;
@@ -14,6 +14,7 @@ mod expire;
 mod flush;
 mod hear;
 mod leave;
+mod listen;
 mod mailbox;
 mod metrics;
 mod publish;
@@ -94,7 +95,7 @@ struct Connection {
     held_bytes: u32,
     /// Counts against the limits of [`Admission`].
     admitted: bool,
-    /// Open WebSocket, counted in `Metrics::clients`.
+    /// An open WebSocket, or listening; counted in `Metrics::clients`.
     client: bool,
     /// Reasons not to read: replies that wait, letters that wait, answers that are awaited.
     throttled: bool,

@@ -5,7 +5,7 @@ use std::io;
 use super::drain::say_goaway;
 use super::metrics::Door;
 use super::request::{Asked, Unacceptable};
-use super::{Connection, Settings, Shard};
+use super::{Connection, Settings, Shard, listen};
 use crate::conn::{Conn, EndReason, Event};
 use crate::hub::{Format, Recall, ShardIndex};
 use crate::io::{Buffer, Driver, SocketId};
@@ -73,6 +73,18 @@ impl<D: Driver> Shard<D> {
                         if self.drain.is_some() {
                             say_goaway(replies, &mut self.random, self.settings.drain_window);
                         }
+                    }
+                    continue;
+                }
+                Event::Listening(listens, wanted) => {
+                    self.metrics.requests[listen::door(listens) as usize].add(1);
+                    self.metrics.clients.add(1);
+                    connection.client = true;
+                    let deadline = connection.conn.deadline(now, &self.settings.conn);
+                    self.wheel.set(socket, deadline.min(now + QUIET_AFTER));
+                    listen::begin(listens, &wanted, asked);
+                    if self.drain.is_some() {
+                        say_goaway(replies, &mut self.random, self.settings.drain_window);
                     }
                     continue;
                 }

@@ -152,6 +152,7 @@ impl One {
                 message_bytes_max: 1_000,
                 handshake_timeout: Duration::from_secs(5),
                 body_bytes_max: 10_000,
+                channels_per_client_max: 8,
                 request_timeout: Duration::from_secs(8),
                 cors: crate::proto::http::Cors::Off,
                 ping_interval: Duration::from_secs(25),

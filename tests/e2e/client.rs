@@ -27,7 +27,7 @@ pub struct Heard {
 }
 
 impl Heard {
-    fn new(text: String) -> Self {
+    pub fn new(text: String) -> Self {
         // A payload may hold numbers that no library keeps; here it is only ever compared as text.
         let known = match text.split_once(r#","payload":"#) {
             Some((front, _)) if front.starts_with(r#"{"type":"message""#) => format!("{front}}}"),

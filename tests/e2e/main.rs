@@ -2,8 +2,8 @@
 //! (`tokio-tungstenite`), and bare TCP where a well-behaved client would not do.
 //!
 //! Every claim of [`messages`], [`dialects`], [`overflow`], [`protocol`], [`compression`], [`http`],
-//! [`publish`], [`life`], [`resume`] and [`shutdown`] runs on both drivers with one shard and with
-//! two; [`forbidden`] runs the same claims about messages with io_uring taken away. `cargo test
+//! [`publish`], [`listen`], [`life`], [`resume`] and [`shutdown`] runs on both drivers with one shard and
+//! with two; [`forbidden`] runs the same claims about messages with io_uring taken away. `cargo test
 //! --test e2e -- uring_2` picks one column.
 
 #![expect(unreachable_pub, reason = "in a test binary everything is, and `pub` reads better")]
@@ -11,6 +11,7 @@
 mod client;
 mod raw;
 mod server;
+mod stream;
 
 mod command_line;
 mod compression;
@@ -19,6 +20,7 @@ mod dialects;
 mod forbidden;
 mod http;
 mod life;
+mod listen;
 mod messages;
 mod overflow;
 mod protocol;

@@ -21,7 +21,7 @@ on_every_setup!(
     killed_at_any_moment_and_back_again_nobody_misses_or_repeats_a_message,
 );
 
-fn since(channel: &str, epoch: &str, seq: u64) -> String {
+pub fn since(channel: &str, epoch: &str, seq: u64) -> String {
     let since = format!(r#"{{"epoch":"{epoch}","seq":{seq}}}"#);
     format!(r#""type":"subscribe","channel":"{channel}","since":{since}"#)
 }
@@ -229,13 +229,13 @@ pub async fn a_history_is_shown_page_by_page_to_whoever_asks(setup: Setup) {
 }
 
 /// How many lives are lived; RINGCAST_TEST_SCHEDULES says more.
-fn schedules() -> u64 {
+pub fn schedules() -> u64 {
     let wanted = std::env::var("RINGCAST_TEST_SCHEDULES").ok();
     wanted.map_or(60, |count| count.parse().expect("RINGCAST_TEST_SCHEDULES counts"))
 }
 
 /// What a reader knows of each channel: the epoch and the last message it has or was told of.
-type Known = BTreeMap<&'static str, (String, u64)>;
+pub type Known = BTreeMap<&'static str, (String, u64)>;
 
 pub async fn killed_at_any_moment_and_back_again_nobody_misses_or_repeats_a_message(setup: Setup) {
     const CHANNELS: [&str; 3] = ["a", "b", "c"];
@@ -284,7 +284,7 @@ pub async fn killed_at_any_moment_and_back_again_nobody_misses_or_repeats_a_mess
 }
 
 /// What was heard follows what was known; returns how many messages were told as lost.
-fn follow(known: &mut Known, heard: &Heard) -> u64 {
+pub fn follow(known: &mut Known, heard: &Heard) -> u64 {
     let channel = ["a", "b", "c"].into_iter().find(|channel| *channel == heard.str("channel"));
     let channel = channel.expect("one of them");
     match heard.kind() {

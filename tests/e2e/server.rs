@@ -161,12 +161,18 @@ impl Server {
 
     /// The sum over all samples of the metric called `name`, whatever their labels.
     pub async fn metric(&self, name: &str) -> f64 {
+        self.metric_with(name, "").await
+    }
+
+    /// The same, of the samples with this label.
+    pub async fn metric_with(&self, name: &str, label: &str) -> f64 {
         let page = raw::get(self.admin, "/metrics").await.expect("the admin listener answers");
         assert_eq!(page.status, 200);
         let samples: Vec<f64> = page
             .body
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+            .filter(|line| line.contains(label))
             .map(|line| line.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number"))
             .collect();
         assert!(!samples.is_empty(), "no {name} in\n{}", page.body);

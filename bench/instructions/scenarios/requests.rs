@@ -102,6 +102,7 @@ pub(super) fn conn_settings() -> conn::Settings {
         message_bytes_max: 64 * 1024,
         handshake_timeout: Duration::from_secs(5),
         body_bytes_max: 10_000,
+        channels_per_client_max: 8,
         request_timeout: Duration::from_secs(8),
         cors: ringcast::proto::http::Cors::Off,
         ping_interval: Duration::from_secs(25),

@@ -49,7 +49,7 @@ impl Clients {
             replies_bytes += outbox.replies_bytes();
             audit.replies_bytes_most = audit.replies_bytes_most.max(outbox.replies_bytes() as u64);
             assert!(
-                outbox.is_empty() || client.blocked || client.dirty,
+                outbox.is_empty() || client.blocked || client.dirty || client.is_held(),
                 "client {id:?} has something waiting and nobody will send it"
             );
             audit.sealed_backlog += u64::from(client.sealed && !outbox.is_empty());

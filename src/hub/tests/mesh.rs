@@ -211,8 +211,7 @@ impl Day {
                 account.retired = true;
                 let of = &self.world.clients[client];
                 let hub = &mut self.world.hubs[of.shard];
-                hub.retire(of.key);
-                if hub.is_drained(of.key) {
+                if hub.retire(of.key) {
                     self.world.close(client);
                 }
             }

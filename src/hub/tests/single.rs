@@ -6,6 +6,7 @@ use super::wire::Heard;
 use super::world::{World, settings};
 use crate::hub::*;
 use crate::limits::{CHANNEL_IDLE, PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX};
+use crate::proto::envelope::Since;
 
 fn message(channel: &str, seq: u64) -> Heard {
     Heard::Message { channel: channel.into(), seq }
@@ -516,6 +517,40 @@ fn a_retired_client_is_told_of_gaps_in_a_channel_that_nobody_else_here_wants() {
     assert_eq!(heard[1..], messages(&channel, 5..=12));
     assert!(!world.clients[client].is_open, "it finished");
     assert_eq!((world.hubs[0].channels(), world.hubs[0].counts().subscriptions), (0, 0));
+}
+
+/// What was seen: a client that had come back as the server went down was let go between two pages
+/// of what it had missed, though all of it had been acknowledged. Now it catches up first.
+#[test]
+fn a_retired_client_catches_up_before_it_is_let_go() {
+    const COUNT: u64 = 30;
+    for shard in [0, 1] {
+        let mut settings = Settings { shards: 2, ..settings() };
+        settings.rules.default.history = Retention { messages: 100, ..Retention::default() };
+        let mut world = World::new(&settings, 1);
+        let (client, publisher) = (world.open(shard), world.open(0));
+        let channel = world.channel_at_home_on(0);
+        for id in 0..COUNT {
+            world.publish(publisher, id, &channel);
+            world.run();
+        }
+        // Two messages of a page of eight fit, then it reads no more for a while.
+        world.clients[client].room = 300;
+        world.resume(client, 100, &channel, Some(Since::Last(COUNT as u32)));
+        world.run();
+        let key = world.clients[client].key;
+        assert!(!world.hubs[shard].retire(key), "much is left to be sent");
+        world.publish(publisher, COUNT, &channel);
+        world.resume(client, 101, "other", None);
+        world.run();
+        assert!(world.clients[client].is_open);
+        world.make_room(client, usize::MAX);
+        world.run();
+        let heard = world.take_heard(client);
+        assert!(matches!(heard[0], Heard::Subscribed { .. }), "{:?}", heard[0]);
+        assert_eq!(heard[1..], messages(&channel, 1..=COUNT + 1));
+        assert!(!world.clients[client].is_open, "it finished");
+    }
 }
 
 #[test]

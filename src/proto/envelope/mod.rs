@@ -14,4 +14,4 @@ pub use reply::{
     message_prefix, pong, subscribed, welcome,
 };
 pub use request::{Field, Message, NotJson, Parser, Reject, Request};
-pub use since::{Since, parse_cursor};
+pub use since::{Since, parse_cursor, parse_cursors, write_cursors};

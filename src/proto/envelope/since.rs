@@ -6,7 +6,8 @@
 //! "latest"                      with the last message
 //! ```
 //!
-//! In a URL it is a cursor: `k3x9.120`, or `latest`.
+//! In a URL it is a cursor: `k3x9.120`, or `latest`. Cursors of several channels stand one behind the
+//! other, with commas between: `k3x9.120,-,latest`. The dash is no cursor: go on with what comes next.
 
 use crate::proto::json;
 
@@ -60,6 +61,34 @@ pub fn parse_cursor(cursor: &str) -> Option<Since<'_>> {
     Some(Since::After { epoch, seq })
 }
 
+/// Reads the cursors of several channels, in their order; a part that is none is `Err`.
+pub fn parse_cursors(cursors: &str) -> impl Iterator<Item = Result<Option<Since<'_>>, ()>> {
+    cursors.split(',').map(|cursor| match cursor {
+        "-" => Ok(None),
+        cursor => parse_cursor(cursor).map(Some).ok_or(()),
+    })
+}
+
+/// Appends the cursors behind these messages, in order: the life of the channel, and the number.
+pub fn write_cursors<'e>(
+    out: &mut Vec<u8>,
+    positions: impl Iterator<Item = Option<(&'e str, u64)>>,
+) {
+    for (index, position) in positions.enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        match position {
+            Some((epoch, seq)) => {
+                out.extend_from_slice(epoch.as_bytes());
+                out.push(b'.');
+                json::write_number(out, seq);
+            }
+            None => out.push(b'-'),
+        }
+    }
+}
+
 /// A whole number that was scanned before.
 pub(super) fn number(raw: &[u8]) -> Option<u64> {
     std::str::from_utf8(raw).ok()?.parse().ok()
@@ -104,6 +133,20 @@ mod tests {
         ] {
             assert_eq!(parse_cursor(cursor), expected, "{cursor}");
         }
+    }
+
+    #[test]
+    fn cursors_of_several_channels_are_read_back_as_they_were_written() {
+        let positions = [Some(("k3x9", 120)), None, Some(("", u64::MAX))];
+        let mut out = Vec::new();
+        write_cursors(&mut out, positions.into_iter());
+        let written = String::from_utf8(out).unwrap();
+        assert_eq!(written, "k3x9.120,-,.18446744073709551615");
+        let after = |(epoch, seq)| Since::After { epoch, seq };
+        let read: Result<Vec<_>, ()> = parse_cursors(&written).collect();
+        assert_eq!(read, Ok(positions.map(|position| position.map(after)).to_vec()));
+        let read: Vec<_> = parse_cursors("latest,,k3x9,-,--").collect();
+        assert_eq!(read, [Ok(Some(Since::Last(1))), Err(()), Err(()), Ok(None), Err(())]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub const INTERNAL_ERROR: u16 = 1011;
 pub const SERVICE_RESTART: u16 = 1012;
 /// The server is overloaded; come back later.
 pub const TRY_AGAIN_LATER: u16 = 1013;
+/// Ours: the client does not read what its channels' rules do not let it miss.
+pub const SLOW_CONSUMER: u16 = 4409;
 
 /// Bytes of a close reason: what a control frame holds beside the code.
 pub const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
