@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use simd_json::prelude::*;
 
 use crate::ledger::Ledger;
+use crate::listener::Listening;
 use crate::reached::{Reached, Situation};
 
 /// What a peer has asked for.
@@ -86,6 +87,8 @@ struct Following {
     last: u64,
     /// Whether the last thing heard was a gap.
     after_gap: bool,
+    /// Whether it was one of messages that others got.
+    after_loss: bool,
 }
 
 /// What a peer knows.
@@ -111,6 +114,43 @@ pub struct Account {
 }
 
 impl Account {
+    /// It begins to follow `channel` from there on.
+    pub fn follow(&mut self, channel: &str, Position { epoch, seq }: Position) {
+        let following = Following { epoch, last: seq, after_gap: false, after_loss: false };
+        let before = self.following.insert(channel.to_owned(), following);
+        assert!(before.is_none(), "nobody is subscribed twice: {channel}");
+    }
+
+    /// Where it is in a channel that it follows.
+    pub fn position(&self, channel: &str) -> Option<Position> {
+        let Following { epoch, last, .. } = self.following.get(channel)?;
+        Some(Position { epoch: epoch.clone(), seq: *last })
+    }
+
+    /// An object has come that was not asked for by name: it listens.
+    pub fn hear_listened(
+        &mut self,
+        listening: &Listening,
+        text: &str,
+        now: u64,
+        ledger: &mut Ledger,
+        reached: &mut Reached,
+    ) {
+        self.welcomed = true;
+        if !text.starts_with(r#"{"type":"subscribed""#) {
+            return self.hear(text, now, ledger, reached);
+        }
+        let mut bytes = text.as_bytes().to_vec();
+        let said = simd_json::to_borrowed_value(&mut bytes).expect("it is JSON");
+        let channel = said.get_str("channel").expect("a channel").to_owned();
+        assert_eq!(said.get("id"), None, "nobody gave it a number: {text}");
+        let ask = match listening.since(&channel) {
+            Some(since) => Ask::Resume(channel, since.clone()),
+            None => Ask::Subscribe(channel),
+        };
+        self.subscribed(Some(ask), &said, text, reached);
+    }
+
     pub fn ask(&mut self, id: u64, ask: Ask) {
         self.asked.insert(id, ask);
     }
@@ -230,7 +270,7 @@ impl Account {
     pub fn check_newest(&self) {
         for (channel, following) in &self.following {
             assert!(
-                !following.after_gap,
+                !following.after_loss,
                 "{channel}: the oldest give way, and the newest message was lost"
             );
         }
@@ -271,19 +311,8 @@ impl Account {
                 reached.count(Situation::ToldToGo);
             }
             "subscribed" => {
-                let (channel, epoch, newest) = (string("channel"), string("epoch"), number("seq"));
-                let last = match self.asked.remove(&number("id")) {
-                    Some(Ask::Subscribe(asked)) if asked == channel => newest,
-                    Some(Ask::Resume(asked, since)) if asked == channel => {
-                        let lost = said.get_str("reason");
-                        assert_eq!(said.get_bool("recovered"), Some(lost.is_none()), "{text}");
-                        since.check(epoch, newest, number("from"), lost, reached)
-                    }
-                    ask => panic!("{ask:?} was answered by {text}"),
-                };
-                let following = Following { epoch: epoch.into(), last, after_gap: false };
-                let before = self.following.insert(channel.to_owned(), following);
-                assert!(before.is_none(), "nobody is subscribed twice: {text}");
+                let ask = self.asked.remove(&number("id"));
+                self.subscribed(ask, &said, text, reached);
             }
             "gap" => {
                 self.gap(string("channel"), number("from"), number("to"), string("reason"), reached)
@@ -325,6 +354,28 @@ impl Account {
         }
     }
 
+    fn subscribed(
+        &mut self,
+        ask: Option<Ask>,
+        said: &simd_json::BorrowedValue<'_>,
+        text: &str,
+        reached: &mut Reached,
+    ) {
+        let string = |name| said.get_str(name).unwrap_or_else(|| panic!("{text}: {name}"));
+        let number = |name| said.get_u64(name).unwrap_or_else(|| panic!("{text}: {name}"));
+        let (channel, epoch, newest) = (string("channel"), string("epoch"), number("seq"));
+        let last = match ask {
+            Some(Ask::Subscribe(asked)) if asked == channel => newest,
+            Some(Ask::Resume(asked, since)) if asked == channel => {
+                let lost = said.get_str("reason");
+                assert_eq!(said.get_bool("recovered"), Some(lost.is_none()), "{text}");
+                since.check(epoch, newest, number("from"), lost, reached)
+            }
+            ask => panic!("{ask:?} was answered by {text}"),
+        };
+        self.follow(channel, Position { epoch: epoch.into(), seq: last });
+    }
+
     fn ack(
         &mut self,
         id: u64,
@@ -364,6 +415,7 @@ impl Account {
         assert_eq!(seq, following.last + 1, "{channel}: the next message, or a gap before it");
         following.last = seq;
         self.received += 1;
+        following.after_loss = false;
         if std::mem::take(&mut following.after_gap) {
             reached.count(Situation::MessageAfterGap);
         }
@@ -394,6 +446,7 @@ impl Account {
             "epoch_changed" => (Situation::GapForAnotherLife, false),
             other => panic!("a gap because of {other}"),
         };
+        following.after_loss = is_counted;
         self.lost += if is_counted { to - from + 1 } else { 0 };
         reached.count(situation);
         if std::mem::replace(&mut following.after_gap, true) {

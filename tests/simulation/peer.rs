@@ -6,6 +6,7 @@ use ringcast::io::sim::{LinkId, Network, peer_address};
 
 use crate::account::{Account, Ask, Position, Since};
 use crate::ledger::Ledger;
+use crate::listener::Listening;
 use crate::plan::Plan;
 use crate::reached::{Reached, Situation};
 use crate::reader::{Cut, Read, Reader};
@@ -66,6 +67,8 @@ struct Life {
     /// How it compresses, if that was agreed on.
     deflate: Option<Deflate>,
     account: Account,
+    /// What it listens to over HTTP.
+    listening: Option<Listening>,
     /// Said and not sent yet.
     outgoing: VecDeque<u8>,
     /// Bytes ever said.
@@ -74,6 +77,10 @@ struct Life {
     dribble: usize,
     reading: Reading,
     is_deaf: bool,
+    /// When it last read something.
+    read_at: u64,
+    /// The longest time, in microseconds, in which it has read nothing.
+    longest_pause: u64,
     /// It broke a rule: how it may be answered.
     insulted: Option<&'static [u16]>,
     /// What it has published with a key.
@@ -90,6 +97,8 @@ enum Stage {
     Plain,
     /// It publishes over HTTP.
     Posting,
+    /// It listens over HTTP.
+    Listening,
     Shaking,
     Open,
     /// It has said good-bye, in one way or another.
@@ -102,6 +111,9 @@ enum Reading {
     Slow { bytes: usize },
     Stopped { until: u64 },
 }
+
+/// How long it takes at most until the network knows that a listener has vanished.
+pub const LISTENER_FOUND_OUT_US_MAX: u64 = 20_000_000;
 
 /// Codes with which the server may close a peer that did nothing wrong.
 const NO_FAULT: &[u16] = &[1000, 1001, 1013, 4409];
@@ -158,6 +170,8 @@ impl Peer {
             _ if life.insulted.is_some() => Some("the answer to its insult".to_owned()),
             Stage::Open if !life.outgoing.is_empty() => Some("to be heard".to_owned()),
             Stage::Open => life.account.owed(ledger),
+            Stage::Listening if !life.outgoing.is_empty() => Some("to be heard".to_owned()),
+            Stage::Listening => life.account.owed(ledger),
             Stage::Shaking => Some("the answer to its handshake".to_owned()),
             Stage::Plain | Stage::Posting | Stage::Leaving => None,
         };
@@ -166,9 +180,16 @@ impl Peer {
         Some(format!("peer {} ({:?}, {:?}) waits for {what}", self.number, life.link, life.stage))
     }
 
-    /// Whether it has an open WebSocket and means well.
+    /// Whether it has an open WebSocket or a stream, and means well.
     pub fn is_well(&self) -> bool {
-        self.life.as_ref().is_some_and(|life| life.stage == Stage::Open && life.is_well())
+        self.life.as_ref().is_some_and(|life| {
+            let is_told = match life.stage {
+                Stage::Open => true,
+                Stage::Listening => life.listening.as_ref().is_some_and(Listening::is_alive),
+                _ => false,
+            };
+            is_told && life.is_well()
+        })
     }
 
     /// Where the oldest give way, the newest message has come.
@@ -189,7 +210,8 @@ impl Peer {
         if is_insulting || life.is_dawdling() {
             return; // The server has to end that.
         }
-        if !life.is_well() || matches!(life.stage, Stage::Plain | Stage::Posting) {
+        let is_polling = life.listening.as_ref().is_some_and(|it| !it.is_stream);
+        if !life.is_well() || is_polling || matches!(life.stage, Stage::Plain | Stage::Posting) {
             scene.network.reset(life.link);
             self.end(scene);
         }
@@ -226,6 +248,10 @@ impl Peer {
         };
         let bytes = scene.network.receive(life.link, bytes);
         scene.network.tell(Some(life.link), ("peer reads", bytes.len()));
+        life.longest_pause = life.longest_pause.max(scene.now - life.read_at);
+        if !bytes.is_empty() {
+            life.read_at = scene.now;
+        }
         let cuts = scene.network.take_partial_sends(life.link);
         life.reader.feed(&bytes, cuts);
         if bytes.len() < view.readable {
@@ -245,6 +271,16 @@ impl Peer {
             }
             self.end(scene);
         } else if view.ended {
+            if let (Stage::Listening, Some(listening)) = (life.stage, &life.listening) {
+                let is_draining = life.account.told_to_go && scene.draining.is_some();
+                // A heartbeat comes up to a tenth early.
+                let beat = scene.plan.settings.conn.ping_interval.as_micros() as u64 / 10 * 9;
+                let is_excused = life.longest_pause >= beat || scene.plan.is_short_of_memory();
+                listening.ended(is_draining, is_excused);
+                if let Some(began) = scene.draining.filter(|_| !listening.is_accused) {
+                    life.account.check_good_bye(scene.ledger, began);
+                }
+            }
             scene.network.close(life.link);
             self.end(scene);
         }
@@ -264,6 +300,18 @@ impl Peer {
                 life.deflate = life.reader.agreement.as_deref().map(Deflate::agreed);
             }
             Read::Status(200) if life.stage == Stage::Posting => {}
+            Read::Status(200 | 204) if life.listening.is_some() => {}
+            Read::Event { id, text } => {
+                let listening = life.listening.as_mut().expect("it listens");
+                let Life { account, .. } = life;
+                listening.hear_event(account, &id, &text, scene.now, scene.ledger, reached);
+            }
+            Read::Answer { cursors, events } => {
+                let listening = life.listening.take().expect("it listens");
+                let (now, ledger) = (scene.now, &mut *scene.ledger);
+                listening.hear_answer(&mut life.account, &cursors, &events, now, ledger, reached);
+                life.stage = Stage::Leaving;
+            }
             Read::Line(line) => {
                 life.account.hear_line(&line, scene.now, scene.ledger, reached);
             }
@@ -275,6 +323,7 @@ impl Peer {
                 let allowed: &[u16] = match life.stage {
                     Stage::Plain => &[200, 400, 404, 408, 429, 503],
                     Stage::Posting => &[408, 413, 429, 503],
+                    _ if life.listening.is_some() => &[400, 408, 429, 503],
                     _ => &[408, 429, 503],
                 };
                 assert!(allowed.contains(&status), "status {status} in {:?}", life.stage);
@@ -342,7 +391,7 @@ impl Peer {
         };
         if scene.mood == Mood::Leaving {
             self.act_at = scene.now + 100_000;
-            if life.stage == Stage::Open {
+            if matches!(life.stage, Stage::Open | Stage::Listening) {
                 self.leave(scene);
             }
             return;
@@ -352,6 +401,7 @@ impl Peer {
         }
         match life.stage {
             Stage::Open => self.live(scene),
+            Stage::Listening => self.listen_on(scene),
             // Some have no patience for an answer.
             Stage::Plain | Stage::Posting | Stage::Shaking
                 if self.random.u8(..20) == 0 && scene.plan.habits.reset > 0 =>
@@ -371,9 +421,14 @@ impl Peer {
         let habits = &scene.plan.habits;
         *scene.next_id += 1;
         let mut life = Life::new(*scene.next_id, link);
+        life.read_at = scene.now;
         life.account.remember(std::mem::take(&mut self.positions));
         life.is_deaf = random.u16(..1000) < habits.deaf;
-        if random.u16(..1000) < habits.plain_http {
+        if random.u16(..1000) < habits.listen {
+            let listening = Listening::choose(random, &scene.plan.channels, &life.account);
+            life.say(listening.request(random).as_bytes());
+            (life.stage, life.listening) = (Stage::Listening, Some(listening));
+        } else if random.u16(..1000) < habits.plain_http {
             if random.bool() {
                 Self::post(&mut life, random, scene);
                 return self.begin(life, scene);
@@ -519,6 +574,38 @@ impl Peer {
         }
     }
 
+    /// One thing that somebody does who can do no more than read, or be gone.
+    fn listen_on(&mut self, scene: &mut Scene<'_>) {
+        let Some(life) = &mut self.life else { return };
+        let habits = &scene.plan.habits;
+        match self.random.u8(..12) {
+            0 if habits.read_slowly > 0 => {
+                life.reading = Reading::Slow { bytes: self.random.usize(1..200) };
+            }
+            1 if habits.stop_reading > 0 => {
+                let until = scene.now + self.random.u64(..=habits.stop_us_max);
+                life.reading = Reading::Stopped { until };
+                self.look_at = Some(until);
+            }
+            2 if habits.finish > 0 => {
+                scene.network.finish(life.link);
+                life.stage = Stage::Leaving;
+            }
+            3 if habits.reset > 0 => {
+                scene.network.reset(life.link);
+                self.end(scene);
+            }
+            4 if habits.vanish > 0 => {
+                // Nobody asks a stream whether it hears: the network has to find out.
+                let after = self.random.u64(1_000_000..LISTENER_FOUND_OUT_US_MAX);
+                scene.reached.count(Situation::PeerVanished);
+                scene.network.vanish(life.link, after);
+                self.end(scene);
+            }
+            _ => {}
+        }
+    }
+
     fn publish(life: &mut Life, random: &mut fastrand::Rng, channel: &str, scene: &mut Scene<'_>) {
         let (number, payload) = Self::message(life, random, channel, scene);
         if random.u16(..1000) < scene.plan.habits.anonymous {
@@ -578,6 +665,10 @@ impl Peer {
                 scene.network.finish(life.link);
                 life.stage = Stage::Leaving;
             }
+            _ if life.stage == Stage::Listening => {
+                scene.network.finish(life.link);
+                life.stage = Stage::Leaving;
+            }
             _ => life.say_close(&mut self.random, 1000),
         }
     }
@@ -633,11 +724,14 @@ impl Life {
             reader: Reader::default(),
             deflate: None,
             account: Account::default(),
+            listening: None,
             outgoing: VecDeque::new(),
             said: 0,
             dribble: 0,
             reading: Reading::Eager,
             is_deaf: false,
+            read_at: 0,
+            longest_pause: 0,
             insulted: None,
             keyed: BTreeSet::new(),
             lied: false,

@@ -15,7 +15,7 @@ use ringcast::shard::{MailboxRoom, Settings};
 const ACTS_MAX: u64 = 10_000;
 
 /// Bytes of memory that no world needs.
-pub const PLENTY: usize = 16 << 20;
+const PLENTY: usize = 16 << 20;
 
 /// What a world is made of.
 #[derive(Debug, Clone)]
@@ -117,6 +117,8 @@ pub struct Habits {
     pub vanish: u32,
     /// Something else than a WebSocket, in thousandths of connections.
     pub plain_http: u16,
+    /// Listening over HTTP, in thousandths of connections.
+    pub listen: u16,
     /// A handshake that takes its time or is never done, in thousandths of connections.
     pub slow_handshake: u16,
     /// Requests without an id, in thousandths.
@@ -139,6 +141,7 @@ impl Habits {
             && self.vanish == 0
             && self.deaf == 0
             && self.plain_http == 0
+            && self.listen == 0
             && self.slow_handshake == 0
     }
 }
@@ -173,6 +176,11 @@ impl Draw {
 }
 
 impl Plan {
+    /// Whether the plan is that memory is never enough.
+    pub fn is_short_of_memory(&self) -> bool {
+        self.settings.hub.memory_bytes_max < PLENTY || self.settings.held_bytes_max < PLENTY
+    }
+
     /// The plan of world `seed`.
     pub fn draw(seed: u64) -> Self {
         let mut draw = Draw(fastrand::Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15));
@@ -410,6 +418,7 @@ fn habits(draw: &mut Draw) -> Habits {
         reset: leave(draw, 3),
         vanish: leave(draw, 2),
         plain_http: if leaving { draw.permille(200) } else { 0 },
+        listen: if leaving { draw.permille(400) } else { 0 },
         slow_handshake: if leaving { draw.permille(200) } else { 0 },
         anonymous: draw.permille(300),
         deaf: if leaving { draw.permille(200) } else { 0 },
@@ -441,6 +450,7 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
             message_bytes_max: draw.scale(512, 8_192) as usize,
             handshake_timeout: draw.millis(200, 5_000),
             body_bytes_max: draw.scale(500, 100_000),
+            channels_per_client_max: 16,
             request_timeout: draw.millis(200, 10_000),
             cors: Cors::Off,
             ping_interval,

@@ -87,6 +87,10 @@ situations! {
     Deserted: "everybody left, and every pool was full again",
     LossesEqualCounters: "what clients were told as lost equals the server's counters",
     PublishedOverHttp: "a message published over HTTP was answered",
+    StreamEvent: "an event was heard on a stream",
+    StreamAccused: "a stream was told why it ends",
+    PollAnswered: "a poll was answered with what there was",
+    PollAnsweredEmpty: "a poll was answered with nothing but where it goes on",
     PeerServerBothClose: "both sides closed at the same time",
 }
 

@@ -14,6 +14,16 @@ pub enum Read {
     Line(String),
     /// Such an answer is complete.
     LastLine,
+    /// An event of a stream.
+    Event {
+        id: String,
+        text: String,
+    },
+    /// The answer to a poll.
+    Answer {
+        cursors: String,
+        events: Vec<String>,
+    },
     Text {
         text: String,
         compressed: bool,
@@ -34,6 +44,22 @@ pub enum Cut {
     BetweenFrames,
 }
 
+/// What follows the head of an answer that is no WebSocket.
+#[derive(Debug, Default)]
+enum Body {
+    /// A page, or a refusal, up to the end.
+    #[default]
+    Page,
+    /// Chunks, a line in each.
+    Chunks,
+    /// Events.
+    Events,
+    /// So many bytes that answer a poll, and where it goes on.
+    Answer(usize, String),
+    /// It has been read.
+    Over,
+}
+
 /// Reads one connection.
 #[derive(Debug, Default)]
 pub struct Reader {
@@ -41,8 +67,7 @@ pub struct Reader {
     /// Where in the stream `bytes` begins.
     at: u64,
     status: Option<u16>,
-    /// The answer comes in chunks, a line in each.
-    in_chunks: bool,
+    body: Body,
     /// What was agreed on about compression, as the server said it.
     pub agreement: Option<String>,
     closed: bool,
@@ -69,12 +94,19 @@ impl Reader {
         match self.status {
             None => self.answer(),
             Some(101) => self.frame(),
-            Some(_) if self.in_chunks => self.chunk(),
-            // The body of a page or of a refusal.
-            Some(_) => {
-                self.take(self.bytes.len());
-                None
-            }
+            Some(_) => match &self.body {
+                Body::Chunks => self.chunk(),
+                Body::Events => self.event(),
+                Body::Answer(..) => self.poll_answer(),
+                Body::Page => {
+                    self.take(self.bytes.len());
+                    None
+                }
+                Body::Over => {
+                    assert!(self.bytes.is_empty(), "something follows the answer");
+                    None
+                }
+            },
         }
     }
 
@@ -90,13 +122,25 @@ impl Reader {
         let status = text.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
         let status = status.and_then(|digits| digits.parse().ok());
         let status = status.unwrap_or_else(|| panic!("no HTTP answer: {text}"));
-        let in_chunks = text.contains("\r\nTransfer-Encoding: chunked\r\n");
-        let named = |line: &str| line.strip_prefix("Sec-WebSocket-Extensions: ").map(str::to_owned);
-        let agreement = text.lines().find_map(named);
+        let field = |name: &str| {
+            let named = |line: &str| line.strip_prefix(name).map(str::to_owned);
+            text.lines().find_map(named)
+        };
+        let agreement = field("Sec-WebSocket-Extensions: ");
+        let body = match field("Ringcast-Cursor: ") {
+            Some(cursors) => {
+                let bytes = field("Content-Length: ").map_or(0, |it| it.parse().expect("a number"));
+                assert_eq!(bytes == 0, status == 204, "{text}");
+                Body::Answer(bytes, cursors)
+            }
+            None if field("Transfer-Encoding: ").is_some() => Body::Chunks,
+            None if field("Content-Type: ").as_deref() == Some("text/event-stream") => Body::Events,
+            None => Body::Page,
+        };
         if let Some(cut) = self.cut_within(end, end) {
             return Some(Read::Cut(cut));
         }
-        (self.status, self.in_chunks, self.agreement) = (Some(status), in_chunks, agreement);
+        (self.status, self.body, self.agreement) = (Some(status), body, agreement);
         self.take(end);
         Some(Read::Status(status))
     }
@@ -119,6 +163,50 @@ impl Reader {
         }
         let line = String::from_utf8(chunk[digits + 2..total - 2].to_vec()).expect("UTF-8");
         Some(Read::Line(line.strip_suffix('\n').expect("a chunk is a line").to_owned()))
+    }
+
+    /// The next event; comments and what concerns only browsers are passed over.
+    fn event(&mut self) -> Option<Read> {
+        loop {
+            let bytes = self.bytes.make_contiguous();
+            let total = bytes.windows(2).position(|two| two == b"\n\n")? + 2;
+            if let Some(cut) = self.cut_within(total, total) {
+                return Some(Read::Cut(cut));
+            }
+            let block = String::from_utf8(self.take(total)).expect("UTF-8");
+            if block == ":\n\n" || block.starts_with("retry: ") {
+                continue;
+            }
+            let (id, data) = block.split_once('\n').expect("two lines");
+            let id = id.strip_prefix("id: ").unwrap_or_else(|| panic!("no id: {block}"));
+            let text = data.strip_prefix("data: ").and_then(|it| it.strip_suffix("\n\n"));
+            let text = text.unwrap_or_else(|| panic!("no data: {block}"));
+            return Some(Read::Event { id: id.to_owned(), text: text.to_owned() });
+        }
+    }
+
+    fn poll_answer(&mut self) -> Option<Read> {
+        let Body::Answer(bytes, _) = &self.body else { unreachable!("looked at just now") };
+        let bytes = *bytes;
+        if self.bytes.len() < bytes {
+            return None;
+        }
+        if let Some(cut) = self.cut_within(bytes, bytes) {
+            return Some(Read::Cut(cut));
+        }
+        let text = String::from_utf8(self.take(bytes)).expect("UTF-8");
+        let Body::Answer(_, cursors) = std::mem::replace(&mut self.body, Body::Over) else {
+            unreachable!("looked at just now")
+        };
+        if text.is_empty() {
+            return Some(Read::Answer { cursors, events: Vec::new() });
+        }
+        let front = format!("{{\"cursor\":\"{cursors}\",\"events\":[");
+        let events = text.strip_prefix(&front).and_then(|rest| rest.strip_suffix("]}\n"));
+        let events = events.unwrap_or_else(|| panic!("no answer to a poll: {text}"));
+        // Nothing that is published here looks like the beginning of another object.
+        let events = events.replace(",{\"type\":", "\n{\"type\":");
+        Some(Read::Answer { cursors, events: events.lines().map(str::to_owned).collect() })
     }
 
     fn frame(&mut self) -> Option<Read> {

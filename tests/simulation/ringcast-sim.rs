@@ -15,6 +15,7 @@
 
 mod account;
 mod ledger;
+mod listener;
 mod peer;
 mod plan;
 mod reached;

@@ -14,8 +14,8 @@ use ringcast::shard::{Address, Admission, Audit, Metrics, Post, Settings, Shard,
 use ringcast::time::{Clock, Time};
 
 use crate::ledger::Ledger;
-use crate::peer::{Mood, Peer, Scene};
-use crate::plan::{Ending, PLENTY, Plan};
+use crate::peer::{LISTENER_FOUND_OUT_US_MAX, Mood, Peer, Scene};
+use crate::plan::{Ending, Plan};
 use crate::reached::{Reached, Situation};
 
 const SECOND: u64 = 1_000_000;
@@ -204,7 +204,8 @@ impl World {
             + conn.handshake_timeout
             + conn.request_timeout
             + conn.close_timeout * 2;
-        let until = self.now + patience.as_micros() as u64 + 5 * SECOND;
+        let patience = patience.as_micros() as u64 + LISTENER_FOUND_OUT_US_MAX;
+        let until = self.now + patience + 5 * SECOND;
         loop {
             let well = self.peers.iter().filter(|peer| peer.is_well()).count() as u64;
             let connections = self.connections();
@@ -219,7 +220,7 @@ impl World {
         }
         self.get_even();
         let is_cut_off =
-            self.plan.settings.conn.idle_timeout.is_some() || self.is_short_of_memory();
+            self.plan.settings.conn.idle_timeout.is_some() || self.plan.is_short_of_memory();
         let left = self.well();
         let lost: Vec<&LinkId> = well.iter().filter(|link| !left.contains(link)).collect();
         assert!(
@@ -227,7 +228,7 @@ impl World {
             "who is well when all is well stays connected, and {lost:?} did not"
         );
         // With several channels, the oldest of all of them give way; for want of memory, all do.
-        let is_plain = self.plan.channels.len() == 1 && !self.is_short_of_memory();
+        let is_plain = self.plan.channels.len() == 1 && !self.plan.is_short_of_memory();
         if is_plain && self.plan.channels[0].starts_with("old") {
             for peer in &self.peers {
                 peer.check_newest();
@@ -239,12 +240,6 @@ impl World {
     /// The connections of those who mean well.
     fn well(&self) -> Vec<LinkId> {
         self.peers.iter().filter(|peer| peer.is_well()).filter_map(Peer::link).collect()
-    }
-
-    /// Whether the plan is that memory is never enough.
-    fn is_short_of_memory(&self) -> bool {
-        self.plan.settings.hub.memory_bytes_max < PLENTY
-            || self.plan.settings.held_bytes_max < PLENTY
     }
 
     /// Nobody who means well is owed anything.
