@@ -7,6 +7,7 @@ import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { Proxy } from "./proxy.mjs";
 import { Checks, Server, sleep, until } from "./server.mjs";
 
 const { chromium } = createRequire(process.env.NODE_MODULES ? `${process.env.NODE_MODULES}/` : import.meta.url)("playwright-core");
@@ -40,7 +41,7 @@ async function open(expected) {
     if (message.type() === "error" && !expected.some((text) => message.text().includes(text))) complaints.push(message.text());
   });
 }
-await open(["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "404"]);
+await open(["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING"]);
 
 const shown = (id) => page.locator(`#${id}`).innerText();
 const figure = async (id) => Number((await shown(id)).split(/\s/)[0].replaceAll(",", ""));
@@ -127,6 +128,47 @@ await checks.run("a_killed_server_is_survived", async () => {
   await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
   await server.again();
   await connected();
+});
+
+for (const [transport, blocked, held] of [["sse", ["websocket"], []], ["poll", ["websocket"], ["sse"]]]) {
+  const proxy = await Proxy.start(server.port);
+  await checks.run(`where_the_better_ways_are_blocked_it_works_over_${transport}`, async () => {
+    proxy.blocked = new Set(blocked);
+    proxy.held = new Set(held);
+    await open(["403", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET", "ERR_INCOMPLETE_CHUNKED_ENCODING"]);
+    await page.goto(`http://127.0.0.1:${proxy.port}/`);
+    await connected();
+    assert.equal(await shown("transport"), { sse: "SSE", poll: "long polling" }[transport]);
+    await until(async () => (await figure("received")) > 40, "ticks");
+    const gaps = await figure("gaps");
+    assert.equal(gaps, 0);
+    await page.getByRole("button", { name: "Disconnect" }).click();
+    await sleep(1_000);
+    await page.getByRole("button", { name: "Connect" }).click();
+    await connected();
+    await returned();
+    assert.equal(await shown("lost"), "0");
+    assert.equal(await server.stop(), 0);
+    await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
+    await server.again();
+    await connected();
+    await until(async () => /\?$/.test(await shown("lost")), "the new numbering to be told");
+    await returned();
+    const received = await figure("received");
+    await until(async () => (await figure("received")) > received + 40, "ticks after the restart");
+    await picture(transport);
+  }, 90_000);
+  await proxy.stop();
+}
+
+await checks.run("the_transport_can_be_chosen_in_the_address", async () => {
+  await open([]);
+  for (const [name, label] of [["poll", "long polling"], ["sse", "SSE"], ["websocket", "WebSocket"]]) {
+    await page.goto(`${address}?transport=${name}`);
+    await connected();
+    assert.equal(await shown("transport"), label);
+    await until(async () => (await figure("received")) > 0, "ticks");
+  }
 });
 
 await checks.run("by_day_and_on_a_phone_it_fits", async () => {

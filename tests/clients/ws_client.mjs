@@ -30,6 +30,9 @@ history = { messages = 5, age = "10m" }
 [[channel]]
 match = "own.once"
 history = { messages = 1000, age = "10m" }
+[[channel]]
+match = "own.moves"
+history = { messages = 1000, age = "10m" }
 `,
 });
 const checks = new Checks();
@@ -333,6 +336,36 @@ await checks.run("the_own_client_publishes_without_a_websocket", async () => {
   }
   assert.deepEqual((await Promise.all(acks)).map(({ seq }) => seq), Array.from({ length: 400 }, (_, index) => index + 4));
   client.close();
+  await proxy.stop();
+});
+
+await checks.run("the_own_client_moves_over_all_transports_and_back_and_misses_nothing", async () => {
+  const proxy = await Proxy.start(server.port);
+  const keeper = own();
+  await until(() => keeper.state === "open", "open");
+  const heard = [];
+  const client = new Ringcast(proxy.url, {
+    WebSocket, retryDelayMinMs: 50, stableAfterMs: 0, betterAfterMs: 200, connectTimeoutMs: 1_000,
+    channels: { "own.moves": { onMessage: (payload) => heard.push(payload), onGap: (gap) => heard.push(gap) } },
+  });
+  await until(() => client.position("own.moves"), "the subscription");
+  let published = 0;
+  const publishing = setInterval(() => keeper.publish("own.moves", (published += 1)), 3);
+  for (const [blocked, held, transport] of [
+    [[], [], "websocket"], [["websocket"], [], "sse"], [["websocket"], ["sse"], "poll"], [["websocket"], [], "sse"], [[], [], "websocket"],
+  ]) {
+    [proxy.blocked, proxy.held] = [new Set(blocked), new Set(held)];
+    if (blocked.includes(client.transport) || held.includes(client.transport)) proxy.cut();
+    await until(() => client.state === "open" && client.transport === transport, `open over ${transport}`, 20_000);
+    const { seq } = client.position("own.moves");
+    await until(() => client.position("own.moves").seq > seq + 30, "messages");
+  }
+  clearInterval(publishing);
+  await keeper.ping();
+  await until(() => client.position("own.moves").seq === published, "the last message");
+  assert.deepEqual(heard, Array.from({ length: published }, (_, index) => index + 1));
+  client.close();
+  keeper.close();
   await proxy.stop();
 });
 
