@@ -46,8 +46,9 @@ enum Arrival {
     Syn(LinkId, usize),
     /// The front of a pipe arrives.
     Packet(LinkId, Way),
-    /// The kernel gives a connection up whose packets are not acknowledged.
-    GivenUp(LinkId),
+    /// The kernel gives a connection up whose packets are not acknowledged. If all of them are, it looks
+    /// again after so long.
+    GivenUp(LinkId, u64),
     /// A driver has something to tell that it had not before.
     Nudge,
 }
@@ -223,7 +224,7 @@ impl Network {
         state.link(link).cut = true;
         state.link(link).peer_gone = true;
         let at = state.now + after;
-        state.schedule(at, Arrival::GivenUp(link));
+        state.schedule(at, Arrival::GivenUp(link, after));
     }
 
     /// Whether a driver still holds the server's end, or will.
@@ -281,7 +282,7 @@ impl Network {
         state.arrivals = arrivals
             .into_iter()
             .map(|Reverse((at, order, arrival))| match arrival {
-                Arrival::GivenUp(_) => Reverse((at, order, arrival)),
+                Arrival::GivenUp(..) => Reverse((at, order, arrival)),
                 _ => Reverse((at.min(soon), order, arrival)),
             })
             .collect();
@@ -377,11 +378,14 @@ impl State {
             }
             Arrival::Syn(link, _) => self.refuse(link),
             Arrival::Packet(link, way) => self.arrive_packet(link, way),
-            Arrival::GivenUp(id) => {
+            Arrival::GivenUp(id, after) => {
                 let link = self.link(id);
                 // Without anything unacknowledged the kernel has no reason to give up.
                 if link.down.outstanding > link.down.arrived.len() {
                     link.up.reset = true;
+                } else if !matches!(link.server, Server::Gone) {
+                    let at = self.now + after;
+                    self.schedule(at, arrival);
                 }
             }
         }
