@@ -275,9 +275,13 @@ impl Peer {
                 let is_draining = life.account.told_to_go && scene.draining.is_some();
                 // A heartbeat comes up to a tenth early.
                 let beat = scene.plan.settings.conn.ping_interval.as_micros() as u64 / 10 * 9;
-                let is_excused = life.longest_pause >= beat || scene.plan.is_short_of_memory();
+                // Last words wait for no more than close_timeout behind what was not read.
+                let is_excused = life.longest_pause >= beat
+                    || scene.plan.is_short_of_memory()
+                    || scene.plan.closes_the_slow();
                 listening.ended(is_draining, is_excused);
-                if let Some(began) = scene.draining.filter(|_| !listening.is_accused) {
+                if let Some(began) = scene.draining.filter(|_| !listening.is_accused && !is_excused)
+                {
                     life.account.check_good_bye(scene.ledger, began);
                 }
             }
