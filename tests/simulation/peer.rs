@@ -272,16 +272,20 @@ impl Peer {
             self.end(scene);
         } else if view.ended {
             if let (Stage::Listening, Some(listening)) = (life.stage, &life.listening) {
-                let is_draining = life.account.told_to_go && scene.draining.is_some();
                 // A heartbeat comes up to a tenth early.
                 let beat = scene.plan.settings.conn.ping_interval.as_micros() as u64 / 10 * 9;
                 // Last words wait for no more than close_timeout behind what was not read.
                 let is_excused = life.longest_pause >= beat
                     || scene.plan.is_short_of_memory()
                     || scene.plan.closes_the_slow();
-                listening.ended(is_draining, is_excused);
-                if let Some(began) = scene.draining.filter(|_| !listening.is_accused && !is_excused)
+                listening.ended(scene.draining.is_some(), is_excused);
+                // When the window is over, everybody goes, whatever waits for them.
+                let window = scene.plan.settings.drain_window.as_micros() as u64;
+                let is_good_bye = !listening.is_accused && !is_excused;
+                if let Some(began) = scene.draining.filter(|began| began + window > scene.now)
+                    && is_good_bye
                 {
+                    assert!(life.account.told_to_go, "a stream ends after the goaway");
                     life.account.check_good_bye(scene.ledger, began);
                 }
             }
