@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub use crate::time::Span;
 use crate::time::parse_duration;
 
 /// What stands after one key, as it was written.
@@ -217,26 +218,6 @@ impl fmt::Display for Size {
         match exact {
             Some((name, unit)) => write!(out, "{}{name}", self.0 / unit),
             None => write!(out, "{}", self.0),
-        }
-    }
-}
-
-/// A duration, shown in the largest unit that leaves no fraction: what can be written in the file.
-#[derive(Debug, Clone, Copy)]
-pub struct Span(
-    /// How long.
-    pub Duration,
-);
-
-impl fmt::Display for Span {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ms = self.0.as_millis();
-        match ms {
-            0 => out.write_str("0s"),
-            _ if ms.is_multiple_of(3_600_000) => write!(out, "{}h", ms / 3_600_000),
-            _ if ms.is_multiple_of(60_000) => write!(out, "{}m", ms / 60_000),
-            _ if ms.is_multiple_of(1000) => write!(out, "{}s", ms / 1000),
-            _ => write!(out, "{ms}ms"),
         }
     }
 }

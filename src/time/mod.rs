@@ -2,29 +2,31 @@
 //! clock passes [`Time`] down as an argument, so that any day can be replayed.
 
 mod duration;
+mod span;
 mod wheel;
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
 pub use duration::parse_duration;
+pub use span::Span;
 pub use wheel::Wheel;
 
-/// A moment, in milliseconds since the shard began.
+/// A moment, in milliseconds since the shards of this process began: the same for all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Time(u64);
 
 impl Time {
-    /// The moment the shard began.
+    /// The moment the shards began.
     pub const START: Self = Self(0);
 
-    /// The moment `elapsed` after the shard began.
+    /// The moment `elapsed` after the shards began.
     #[must_use]
     pub const fn from_start(elapsed: Duration) -> Self {
         Self(elapsed.as_millis() as u64)
     }
 
-    /// Milliseconds since the shard began.
+    /// Milliseconds since the shards began.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
