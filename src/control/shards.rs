@@ -81,6 +81,8 @@ impl Shards {
             (0..config.shards).map(|_| mailbox(MailboxRoom::default())).unzip();
         let metrics: Vec<Arc<Metrics>> = (0..config.shards).map(|_| Arc::default()).collect();
         let cpus = allowed_cpus();
+        // One beginning for all: messages travel between shards with the time of their publishing.
+        let began = Instant::now();
         let (ready, started) = crossbeam_channel::bounded(config.shards);
         let mut starts = Vec::new();
         let mut threads = Vec::new();
@@ -96,6 +98,7 @@ impl Shards {
                 admission: admission.clone(),
                 metrics: metrics[index].clone(),
                 seed: seeds.next(),
+                began,
                 cpu: config.pin.then(|| cpus[index % cpus.len()]),
                 ready: ready.clone(),
                 go,
@@ -163,6 +166,7 @@ struct ThreadPlan {
     admission: Arc<Admission>,
     metrics: Arc<Metrics>,
     seed: u64,
+    began: Instant,
     cpu: Option<usize>,
     ready: crossbeam_channel::Sender<(usize, io::Result<(Waker, Description)>)>,
     go: crossbeam_channel::Receiver<Vec<(Address, Waker)>>,
@@ -198,7 +202,8 @@ impl ThreadPlan {
         };
         let random = fastrand::Rng::with_seed(self.seed);
         let mut shard = Shard::new(self.settings, driver, shared, random);
-        let ended = shard.listen(self.listener).and_then(|()| run(&mut shard, &self.metrics));
+        let ended =
+            shard.listen(self.listener).and_then(|()| run(&mut shard, &self.metrics, self.began));
         if let Err(error) = ended {
             let _ = self.failures.send(format!("shard {}: {error}", self.index));
         }
@@ -206,8 +211,8 @@ impl ThreadPlan {
 }
 
 /// Turns the loop until the shard has drained.
-fn run<D: Driver>(shard: &mut Shard<D>, metrics: &Metrics) -> io::Result<()> {
-    let mut clock = SystemClock(Instant::now());
+fn run<D: Driver>(shard: &mut Shard<D>, metrics: &Metrics, began: Instant) -> io::Result<()> {
+    let mut clock = SystemClock(began);
     let mut load = Load::new(clock.now());
     let mut now = clock.now();
     loop {
@@ -220,7 +225,7 @@ fn run<D: Driver>(shard: &mut Shard<D>, metrics: &Metrics) -> io::Result<()> {
     }
 }
 
-/// The operating system's monotonic clock, from the start of the shard.
+/// The operating system's monotonic clock, from the start of all shards.
 struct SystemClock(Instant);
 
 impl Clock for SystemClock {
