@@ -109,6 +109,8 @@ pub(super) struct Link {
     pub(super) cut: bool,
     /// Where in the stream to the peer a send ended before its end.
     pub(super) partial_sends: Vec<u64>,
+    /// Where in that stream each send ended, and when it was made.
+    pub(super) sends: Vec<(u64, u64)>,
 }
 
 /// The server's end.
@@ -149,6 +151,7 @@ impl Link {
             peer_gone: false,
             cut: false,
             partial_sends: Vec::new(),
+            sends: Vec::new(),
         }
     }
 

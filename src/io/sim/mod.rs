@@ -230,6 +230,9 @@ impl Sim {
         }
         state.tell(Some(id), Fact::Sent { bytes: wanted, taken, digest });
         if taken > 0 {
+            let now = state.now;
+            let link = state.link(id);
+            link.sends.push((link.down.sent + taken as u64, now));
             state.transmit(id, Way::Down, Packet::Bytes(bytes[..taken].to_vec()));
         }
         if taken == wanted { Sent::Whole } else { Sent::Partial(taken) }

@@ -245,6 +245,13 @@ impl Network {
         std::mem::take(&mut self.state().link(link).partial_sends)
     }
 
+    /// Where in the stream to the peer of `link` each send ended, and when it was made, since the last
+    /// call.
+    #[must_use]
+    pub fn take_sends(&self, link: LinkId) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.state().link(link).sends)
+    }
+
     /// Sends to a socket that had been sent to in the same tick, so far.
     #[must_use]
     pub fn sent_again(&self) -> u64 {
