@@ -90,6 +90,31 @@ pub const POLL_TIMEOUT_MAX: Duration = Duration::from_secs(300);
 /// seconds if nobody says so.
 pub const STREAM_RETRY_MS: u32 = 2_000;
 
+/// Keys of one conflated channel whose newest messages wait for the end of an interval: more than an
+/// exchange has symbols. Beyond it what waits leaves before its time.
+pub const CONFLATION_KEYS_MAX: usize = 10_000;
+
+/// Bytes of the name of the member that is the key.
+pub const CONFLATION_KEY_NAME_BYTES_MAX: usize = 64;
+
+/// What a waiting message costs beside the bytes of key and payload: a table entry, its number and
+/// time.
+pub const CONFLATION_PLACE_BYTES: usize = 96;
+
+/// The part of a shard's memory for messages that may wait for the end of an interval: one in so many.
+pub const CONFLATION_MEMORY_PART: usize = 16;
+
+/// Different intervals at which the messages of one channel are sent: each costs a copy of what waits.
+/// The reason of an error says the number in words.
+pub const CONFLATION_INTERVALS_MAX: usize = 8;
+
+/// The longest interval that a rule or a client may ask for: who wants less than a message a minute
+/// asks when it wants one.
+pub const CONFLATION_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// Groups of conflated channels that are looked at in one tick because they are due.
+pub const CONFLATION_GROUPS_DUE_PER_TICK_MAX: usize = 1024;
+
 /// Bytes of an HTTP request head. nginx takes 8 KiB a line, Node 16 KiB in all; an upgrade
 /// request with a fat cookie fits 8 KiB.
 pub const REQUEST_HEAD_BYTES_MAX: usize = 8 * 1024;

@@ -131,7 +131,7 @@ static LABELLED: [Labelled; 6] = [
         name: "dropped",
         unit: None,
         kind: MetricType::Counter,
-        help: "Messages kept from a subscriber whose outbox was full, by policy.",
+        help: "Messages kept from a subscriber whose outbox was full, or because they were too old, by policy.",
         label: "policy",
         read: |shard| &shard.dropped,
     },

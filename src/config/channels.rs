@@ -2,10 +2,11 @@
 //! for all other channels stands in the tables of the same names at the top.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ChannelRule;
-use super::value::Value;
+use super::value::{Span, Value};
 use crate::hub::{Overflow, Rule};
 use crate::limits;
 
@@ -26,7 +27,7 @@ pub struct ChannelKey {
 }
 
 /// The keys of a `[[channel]]`; the first one must be there.
-pub static CHANNEL_KEYS: [ChannelKey; 7] = [
+pub static CHANNEL_KEYS: [ChannelKey; 10] = [
     ChannelKey {
         name: "match",
         help: "Which channels: `*` stands for any run of characters. The first rule that matches decides.",
@@ -50,6 +51,12 @@ pub static CHANNEL_KEYS: [ChannelKey; 7] = [
         help: "What happens to a message when a subscriber's outbox is full.",
         example: "\"drop_oldest\"",
         set: |rule, value| overflow(&mut rule.rule, value),
+    },
+    ChannelKey {
+        name: "max_age",
+        help: "How old a message may be when it goes to a socket, or \"off\". An older one is dropped.",
+        example: "\"500ms\"",
+        set: |rule, value| max_age(&mut rule.rule, value),
     },
     ChannelKey {
         name: "history.messages",
@@ -81,6 +88,18 @@ pub static CHANNEL_KEYS: [ChannelKey; 7] = [
         example: "1000",
         set: |rule, value| idempotency_keys(&mut rule.rule, value),
     },
+    ChannelKey {
+        name: "conflate.interval",
+        help: "Subscribers get the newest message of each key only, and no oftener than this; \"off\" for every message.",
+        example: "\"100ms\"",
+        set: |rule, value| conflate_interval(&mut rule.rule, value),
+    },
+    ChannelKey {
+        name: "conflate.key",
+        help: "The member of a payload whose value is the key, or \"off\": all messages have the same.",
+        example: "\"symbol\"",
+        set: |rule, value| conflate_key(&mut rule.rule, value),
+    },
 ];
 
 pub(super) const OVERFLOWS: [(&str, Overflow); 3] = [
@@ -92,12 +111,37 @@ pub(super) const OVERFLOWS: [(&str, Overflow); 3] = [
 /// A history of a month is a database's business.
 const AGES: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(2_678_400);
 
+/// Below it a client's screen does not show more, and each flush costs a send to everybody.
+const INTERVALS: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=limits::CONFLATION_INTERVAL_MAX;
+
 const MESSAGES_MAX: u64 = 10_000_000;
 const BYTES: RangeInclusive<u64> = 1024..=1 << 40;
 
 pub(super) fn overflow(rule: &mut Rule, value: &Value) -> Result<(), String> {
     rule.overflow = value.choice(&OVERFLOWS)?;
     Ok(())
+}
+
+pub(super) fn max_age(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.max_age = match value.is("off") {
+        true => None,
+        false => Some(value.duration(AGES).map_err(|text| format!("{text} (or \"off\")"))?),
+    };
+    Ok(())
+}
+
+/// What a rule says that cannot be, and in which key.
+pub(super) fn contradiction(rule: &Rule) -> Option<(&'static [&'static str], String)> {
+    let (interval, max_age) = (rule.conflate.interval?, rule.max_age?);
+    (max_age < interval * 2).then(|| {
+        let (interval, max_age) = (Span(interval), Span(max_age));
+        let text = format!(
+            "max_age {max_age} is less than twice conflate.interval {interval}: what waits for its end \
+             would be dropped as too old"
+        );
+        (&["max_age", "conflate.interval"][..], text)
+    })
 }
 
 pub(super) fn history_messages(rule: &mut Rule, value: &Value) -> Result<(), String> {
@@ -123,5 +167,27 @@ pub(super) fn idempotency_age(rule: &mut Rule, value: &Value) -> Result<(), Stri
 
 pub(super) fn idempotency_keys(rule: &mut Rule, value: &Value) -> Result<(), String> {
     rule.keys.keys = if value.is("off") { 0 } else { value.count(1..=MESSAGES_MAX)? as u32 };
+    Ok(())
+}
+
+pub(super) fn conflate_interval(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.conflate.interval = match value.is("off") {
+        true => None,
+        false => Some(value.duration(INTERVALS).map_err(|text| format!("{text} (or \"off\")"))?),
+    };
+    Ok(())
+}
+
+pub(super) fn conflate_key(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    let name = value.text()?.trim();
+    let is_name = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    if name.is_empty() || name.len() > limits::CONFLATION_KEY_NAME_BYTES_MAX {
+        let most = limits::CONFLATION_KEY_NAME_BYTES_MAX;
+        return Err(format!("{} bytes long; a member's name here has 1 to {most}", name.len()));
+    }
+    if !name.bytes().all(is_name) {
+        return Err("holds something else than ASCII letters, digits and signs".into());
+    }
+    rule.conflate.key = (name != "off").then(|| Arc::from(name));
     Ok(())
 }

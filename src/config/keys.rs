@@ -96,7 +96,7 @@ const GIB: u64 = 1 << 30;
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(86_400);
 
 /// Every key, in the order of the file.
-pub static KEYS: [Key; 38] = [
+pub static KEYS: [Key; 41] = [
     Key {
         name: "listen",
         flag: Some(Flag::Value("ADDRESS")),
@@ -199,6 +199,14 @@ pub static KEYS: [Key; 38] = [
         show: |config| word(&OVERFLOWS, config.rule.overflow),
     },
     Key {
+        name: "max_age",
+        flag: None,
+        help: "How old a message may be when it goes to a socket, or \"off\". An older one is dropped, \
+               and the client is told.",
+        set: |config, value| channels::max_age(&mut config.rule, value),
+        show: |config| quoted_or(OFF, config.rule.max_age.map(Span)),
+    },
+    Key {
         name: "history.messages",
         flag: None,
         help: "How many of a channel's messages are kept for those who were away, or \"off\", in \
@@ -242,6 +250,22 @@ pub static KEYS: [Key; 38] = [
             0 => quoted(OFF),
             keys => keys.to_string(),
         },
+    },
+    Key {
+        name: "conflate.interval",
+        flag: None,
+        help: "Subscribers get the newest message of each key only, and no oftener than this, or \
+               \"off\": every message, in channels whose [[channel]] says nothing else.",
+        set: |config, value| channels::conflate_interval(&mut config.rule, value),
+        show: |config| quoted_or(OFF, config.rule.conflate.interval.map(Span)),
+    },
+    Key {
+        name: "conflate.key",
+        flag: None,
+        help: "The member of a payload whose value is the key, or \"off\": all messages of a \
+               channel have the same.",
+        set: |config, value| channels::conflate_key(&mut config.rule, value),
+        show: |config| quoted_or(OFF, config.rule.conflate.key.as_ref()),
     },
     Key {
         name: "limits.message_bytes_max",
@@ -412,7 +436,8 @@ pub static KEYS: [Key; 38] = [
         name: "socket.notsent_lowat_bytes",
         flag: None,
         help: "TCP_NOTSENT_LOWAT, or \"off\": unsent bytes above which a socket counts as full, so \
-               that what is old waits in the outbox, where it can be dropped.",
+               that what is old waits in the outbox, where it can be dropped. 8KiB where a channel \
+               has a max_age and nothing is written here.",
         set: |config, value| {
             let bytes = or_off(value, |value| size(value, 1024..=GIB));
             set(&mut config.socket.notsent_lowat_bytes, bytes)

@@ -235,6 +235,6 @@ impl Config {
     /// How messages are treated, by channel.
     #[must_use]
     pub fn rules(&self) -> Rules {
-        Rules { rules: self.channels.clone(), default: self.rule }
+        Rules { rules: self.channels.clone(), default: self.rule.clone() }
     }
 }

@@ -5,12 +5,16 @@
 
 use std::fmt::{self, Write as _};
 
-use super::channels::{CHANNEL_KEYS, CHANNEL_TABLE};
+use super::channels::{self, CHANNEL_KEYS, CHANNEL_TABLE};
 use super::keys::KEYS;
 use super::plan::MemoryPlan;
 use super::raw::{Layer, Place, RawRule};
 use super::value::{Size, Span};
 use super::{ChannelRule, Config, Descriptors, DriverKind};
+
+/// TCP_NOTSENT_LOWAT where a channel has a `max_age` and nothing else was asked for: a second on a line of
+/// 64 kbit/s, and still several messages at once.
+const NOTSENT_LOWAT_BYTES_WITH_MAX_AGE: usize = 8 * 1024;
 
 /// One thing that is wrong, in one line: where, which key, what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +120,7 @@ impl Proof {
 
     fn rule(&mut self, raw: RawRule) {
         let required = &CHANNEL_KEYS[0];
-        let mut rule = ChannelRule { pattern: String::new(), rule: self.config.rule };
+        let mut rule = ChannelRule { pattern: String::new(), rule: self.config.rule.clone() };
         if !raw.settings.iter().any(|(key, ..)| key.name == required.name) {
             let text = format!("needs {} = \"...\"", required.name);
             self.problems.push(Problem { place: raw.place, key: CHANNEL_TABLE.into(), text });
@@ -137,6 +141,27 @@ impl Proof {
             let key = format!("{CHANNEL_TABLE}.{}", key.name);
             self.problems.push(Problem { place: place.clone(), key, text });
         }
+        let place_of = |name: &str| {
+            raw.settings
+                .iter()
+                .find(|(key, ..)| key.name == name)
+                .map(|(_, _, place)| place.clone())
+        };
+        if rule.rule.conflate.interval.is_none()
+            && place_of("conflate.interval").is_none()
+            && let Some(place) = place_of("conflate.key")
+        {
+            let text = "conflates nothing without conflate.interval".into();
+            let key = format!("{CHANNEL_TABLE}.conflate.key");
+            self.problems.push(Problem { place, key, text });
+        }
+        if let Some((names, text)) = channels::contradiction(&rule.rule)
+            && let Some((key, _, place)) =
+                raw.settings.iter().find(|(key, ..)| names.contains(&key.name))
+        {
+            let key = format!("{CHANNEL_TABLE}.{}", key.name);
+            self.problems.push(Problem { place: place.clone(), key, text });
+        }
         let mut earlier = self.config.channels.iter();
         if !rule.pattern.is_empty() && earlier.any(|earlier| earlier.pattern == rule.pattern) {
             let text =
@@ -152,6 +177,23 @@ impl Proof {
         let index = KEYS.iter().position(|key| key.name == name);
         let place = self.places[index.expect("a key of the table")].clone();
         self.problems.push(Problem { place, key: name.into(), text });
+    }
+
+    /// What the kernel keeps unsent nobody can drop, so where messages may become too old it is little.
+    fn keep_kernel_buffers_short(&mut self) {
+        if !self.config.rules().have_max_age() {
+            return;
+        }
+        const LOWAT: &str = "socket.notsent_lowat_bytes";
+        let place = KEYS.iter().position(|key| key.name == LOWAT).expect("a key of the table");
+        let socket = &mut self.config.socket;
+        if self.places[place] == Place::Default {
+            socket.notsent_lowat_bytes = Some(NOTSENT_LOWAT_BYTES_WITH_MAX_AGE);
+        } else if socket.notsent_lowat_bytes.is_none() && socket.send_buffer_bytes.is_none() {
+            let text = "with max_age the kernel must not keep much unsent: write a size, or one for \
+                        socket.send_buffer_bytes";
+            self.complain(LOWAT, text.into());
+        }
     }
 
     /// What must hold between values that are each fine alone.
@@ -177,6 +219,10 @@ impl Proof {
             let text = "the epoll driver has no direct descriptors".into();
             self.complain("descriptors", text);
         }
+        if let Some((_, text)) = channels::contradiction(&self.config.rule) {
+            self.complain("max_age", text);
+        }
+        self.keep_kernel_buffers_short();
         let plan = MemoryPlan::of(&self.config);
         if plan.needed() > plan.memory_max {
             let (largest, bytes) = plan.largest();
@@ -200,6 +246,7 @@ mod tests {
     use super::super::raw::{environment, file, file_text};
     use super::super::{Cors, LogFormat, Overflow};
     use super::*;
+    use crate::hub::Conflate;
 
     fn proven(text: &str) -> Result<Config, String> {
         let layers = vec![file_text("ringcast.toml", text)];
@@ -272,6 +319,8 @@ mod tests {
             [[channel]]
             match = "md.*"
             overflow = "drop_newest"
+            conflate = { key = "symbol", interval = "100ms" }
+            max_age = "500ms"
             [[channel]]
             match = "orders"
             "#,
@@ -287,6 +336,11 @@ mod tests {
         assert_eq!(config.log.format, LogFormat::Json);
         let rules = config.rules();
         assert_eq!(rules.of("md.AAPL").overflow, Overflow::DropNewest);
+        assert_eq!(rules.of("md.AAPL").conflate.key.as_deref(), Some("symbol"));
+        assert_eq!(rules.of("md.AAPL").conflate.interval, Some(Duration::from_millis(100)));
+        assert_eq!(rules.of("md.AAPL").max_age, Some(Duration::from_millis(500)));
+        assert_eq!(rules.of("orders").max_age, None);
+        assert_eq!(rules.of("orders").conflate, Conflate::default());
         assert_eq!(rules.of("orders").overflow, Overflow::Close);
         assert_eq!(rules.of("other").overflow, Overflow::Close);
     }
@@ -404,6 +458,19 @@ RINGCAST_SHARDS: expected a whole number, found \"many\"
                 "ringcast.toml:3: channel.match: \"a\" stands above already, and the first rule decides",
             ),
             (
+                "[[channel]]\nmatch = \"a\"\nconflate = { key = \"k\" }",
+                "ringcast.toml:3: channel.conflate.key: conflates nothing without conflate.interval",
+            ),
+            (
+                "[[channel]]\nmatch = \"a\"\nconflate = { key = \"a b\", interval = \"5ms\" }",
+                "ringcast.toml:3: channel.conflate.interval: 5ms is below the smallest allowed, 10ms (or \"off\")\n\
+                 ringcast.toml:3: channel.conflate.key: holds something else than ASCII letters, digits and signs",
+            ),
+            (
+                "[[channel]]\nmatch = \"a\"\nconflate = { interval = \"1s\" }\nmax_age = \"1500ms\"",
+                "ringcast.toml:3: channel.conflate.interval: max_age 1500ms is less than twice conflate.interval 1s: what waits for its end would be dropped as too old",
+            ),
+            (
                 "[[channel]]\nmatch = \"\"",
                 "ringcast.toml:2: channel.match: 0 bytes long; 1 to 255 can match a channel",
             ),
@@ -427,10 +494,23 @@ RINGCAST_SHARDS: expected a whole number, found \"many\"
                 "driver = \"epoll\"\ndescriptors = \"direct\"",
                 "ringcast.toml:2: descriptors: the epoll driver has no direct descriptors",
             ),
+            (
+                "max_age = \"1s\"\nconflate.interval = \"600ms\"",
+                "ringcast.toml:1: max_age: max_age 1s is less than twice conflate.interval 600ms: what waits for its end would be dropped as too old",
+            ),
+            (
+                "socket.notsent_lowat_bytes = \"off\"\n[[channel]]\nmatch = \"a\"\nmax_age = \"1s\"",
+                "ringcast.toml:1: socket.notsent_lowat_bytes: with max_age the kernel must not keep much unsent: write a size, or one for socket.send_buffer_bytes",
+            ),
         ] {
             assert_eq!(proven(text).unwrap_err(), expected);
         }
         assert!(proven("listen = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"").is_ok());
+        // What may become too old waits where it can be dropped, unless somebody knows better.
+        let lowat = |text: &str| proven(text).expect("good").socket.notsent_lowat_bytes;
+        assert_eq!(lowat("max_age = \"1s\""), Some(8192));
+        assert_eq!(lowat("max_age = \"1s\"\nsocket.notsent_lowat_bytes = \"64KiB\""), Some(65536));
+        assert_eq!(lowat("max_age = \"off\""), Some(131_072));
         let tight =
             proven("shards = 1\n[limits]\nmemory_max = \"64MiB\"\nconnections_max = 5000000");
         let tight = tight.unwrap_err();

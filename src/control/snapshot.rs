@@ -71,6 +71,7 @@ fn numbers(metrics: &Metrics) -> ShardNumbers {
             ("drop_oldest", metrics.dropped_oldest.get()),
             ("drop_newest", metrics.dropped_newest.get()),
             ("memory", metrics.dropped_memory.get()),
+            ("stale", metrics.dropped_stale.get()),
         ],
         gaps: metrics.gaps.get(),
         bytes_in: metrics.bytes_in.get(),

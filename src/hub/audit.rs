@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::audience::Audience;
 use super::topic::{State, Wish};
 use super::{ClientId, Epoch, Hub, TopicId};
 
@@ -60,6 +61,10 @@ pub struct Audit {
     pub recovering_unanswered: u64,
     /// Of these, those of which the client has asked more meanwhile.
     pub recovering_with_wishes: u64,
+    /// Messages that wait for the end of an interval.
+    pub conflated_waiting: u64,
+    /// Clients that joined while something waited.
+    pub conflated_newcomers: u64,
     /// Messages that are kept for those who were away.
     pub kept: u64,
     /// Bytes of them.
@@ -78,6 +83,7 @@ impl Hub {
         let mut waiting: BTreeMap<ClientId, u16> = BTreeMap::new();
         let mut listed: BTreeSet<(TopicId, ClientId)> = BTreeSet::new();
         let (mut homes, mut idle, mut keys_bytes) = (0, 0, 0);
+        let (mut conflated_bytes, mut groups_listed) = (0, 0);
         for (id, topic) in self.topics.iter() {
             audit.topics += 1;
             assert_eq!(self.topics.find(&topic.name), Some(id), "names and table agree");
@@ -92,14 +98,15 @@ impl Hub {
                     }
                 }
             }
-            for (position, client) in topic.subscribers.iter().enumerate() {
-                let subscribed = self.clients.get(*client).expect("subscribers are open");
-                let place = subscribed.subscriptions.iter().find(|place| place.topic == id);
-                let place = place.expect("a subscriber has a subscription");
-                assert_eq!(place.position as usize, position, "a subscription knows its place");
-                listed.insert((id, *client));
+            let groups = topic.conflation.iter().flat_map(|conflation| conflation.audiences());
+            for audience in [&topic.audience].into_iter().chain(groups) {
+                self.audit_audience(id, audience, &mut listed);
             }
-            listed.extend(topic.newcomers.iter().map(|(client, _)| (id, *client)));
+            if let Some(conflation) = &topic.conflation {
+                assert!(topic.audience.is_empty(), "everybody is in a group");
+                conflated_bytes += conflation.audit(&mut audit);
+                groups_listed += conflation.listed();
+            }
             assert_eq!(
                 topic.listed,
                 self.unsettled.contains(&id),
@@ -144,7 +151,25 @@ impl Hub {
         let alive: usize = segments.values().sum();
         assert_eq!(alive, self.segments_bytes(), "segments_bytes is the sum over who holds them");
         assert_eq!(keys_bytes, self.keys_bytes(), "keys_bytes is the sum over the homes");
+        assert_eq!(conflated_bytes, self.conflated_bytes(), "what waits in groups is counted");
+        assert_eq!(groups_listed, self.topics.flushes.len(), "a group is listed once");
         audit
+    }
+
+    fn audit_audience(
+        &self,
+        topic: TopicId,
+        audience: &Audience,
+        listed: &mut BTreeSet<(TopicId, ClientId)>,
+    ) {
+        for (position, client) in audience.subscribers.iter().enumerate() {
+            let subscribed = self.clients.get(*client).expect("subscribers are open");
+            let place = subscribed.subscriptions.iter().find(|place| place.topic == topic);
+            let place = place.expect("a subscriber has a subscription");
+            assert_eq!(place.position as usize, position, "a subscription knows its place");
+            listed.insert((topic, *client));
+        }
+        listed.extend(audience.newcomers.iter().map(|(client, _)| (topic, *client)));
     }
 
     /// The channels whose numbering is kept here, and how far each has come.

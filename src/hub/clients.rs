@@ -15,6 +15,7 @@ use crate::limits::{
     EVENTS_WRITTEN_BYTES_MAX, GATHERED_BYTES_MAX, PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX,
 };
 use crate::mem::Table;
+use crate::time::Time;
 
 /// Empty outboxes kept for the next backlog: a burst to as many clients allocates nothing.
 const SPARE_MAX: usize = 1024;
@@ -118,12 +119,12 @@ impl Client {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subscription {
     pub(super) topic: TopicId,
-    /// In `Topic::subscribers`.
+    /// In `Audience::subscribers`.
     pub(super) position: u32,
 }
 
 impl Subscription {
-    /// Not on the list of subscribers yet, but among `Topic::newcomers`.
+    /// Not on the list of subscribers yet, but among `Audience::newcomers`.
     pub(super) const NEWCOMER: u32 = u32::MAX;
     /// Neither: it catches up, and is listed in `Client::recoveries`.
     pub(super) const RECOVERING: u32 = u32::MAX - 1;
@@ -140,6 +141,8 @@ pub struct Flow {
     pub dropped_newest: u64,
     /// Messages lost because the memory ceiling was reached.
     pub dropped_memory: u64,
+    /// Messages lost because they were too old.
+    pub dropped_stale: u64,
     /// Gap notices written.
     pub gaps: u64,
     /// Clients whose socket is full now.
@@ -171,6 +174,7 @@ impl Clients {
                 dropped_oldest: 0,
                 dropped_newest: 0,
                 dropped_memory: 0,
+                dropped_stale: 0,
                 gaps: 0,
                 blocked: 0,
             },
@@ -215,21 +219,37 @@ impl Clients {
 
     /// Offers `segment` to a client's outbox, in the client's own form. False when the outbox is
     /// full only because the client has not been sent to yet: nothing has changed then.
+    ///
+    /// Part of the loops over all subscribers, and a call for each would be seen there.
+    #[inline(always)]
     pub(super) fn offer(
         &mut self,
         id: ClientId,
         segment: &Rc<Segment>,
         encoder: &mut Encoder,
     ) -> bool {
+        self.offer_with(id, |format| match format {
+            Format::Json => Run::whole(segment),
+            format => Run::whole(&segment.variant(format, encoder)),
+        })
+    }
+
+    /// The same for a part of a segment.
+    pub(super) fn offer_run(&mut self, id: ClientId, mut run: Run, encoder: &mut Encoder) -> bool {
+        self.offer_with(id, |format| {
+            run.segment = run.segment.variant(format, encoder);
+            run
+        })
+    }
+
+    #[inline(always)]
+    fn offer_with(&mut self, id: ClientId, make: impl FnOnce(Format) -> Run) -> bool {
         let client = self.table.get_mut(id).expect("subscribers are open");
         if client.sealed {
             return true;
         }
         let is_held = client.is_held();
-        let run = match client.format {
-            Format::Json => Run::whole(segment),
-            format => Run::whole(&segment.variant(format, encoder)),
-        };
+        let run = make(client.format);
         let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         if !outbox.fits(&run, self.capacity) && !client.blocked && !is_held {
             return false;
@@ -267,19 +287,41 @@ impl Clients {
         self.mark_dirty(id);
     }
 
+    /// Queues the notice of messages that `id` loses without having been offered them.
+    #[cold]
+    pub(super) fn lose(&mut self, id: ClientId, gap: Gap) {
+        if self.table.get(id).is_some_and(Client::is_sealed) {
+            return;
+        }
+        self.flow.dropped_stale += gap.numbers();
+        self.tell_gap(id, gap);
+    }
+
+    /// Drops what has waited too long for `id`.
+    pub(super) fn drop_stale(&mut self, id: ClientId, now: Time) {
+        let dropped = self.outbox_mut(id).map_or(0, |outbox| outbox.drop_stale(now));
+        self.flow.dropped_stale += dropped;
+    }
+
+    /// `id` has moved to another place in `topic`.
+    pub(super) fn move_to(&mut self, id: ClientId, topic: TopicId, position: u32) {
+        let moved = self.table.get_mut(id).expect("subscribers are open");
+        let subscription = moved.subscriptions.iter_mut().find(|s| s.topic == topic);
+        subscription.expect("a subscriber has a subscription").position = position;
+    }
+
     /// How a client catches up with `topic`, if it does.
     pub(super) fn recovery_mut(&mut self, id: ClientId, topic: TopicId) -> Option<&mut Recovery> {
         let recoveries = self.table.get_mut(id)?.recoveries.as_mut()?;
         recoveries.iter_mut().find(|recovery| recovery.topic == topic)
     }
 
-    /// False when it does not.
-    pub(super) fn end_recovery(&mut self, id: ClientId, topic: TopicId) -> bool {
-        let Some(client) = self.table.get_mut(id) else { return false };
-        let Some(recoveries) = &mut client.recoveries else { return false };
-        let before = recoveries.len();
-        recoveries.retain(|recovery| recovery.topic != topic);
-        let has_ended = recoveries.len() < before;
+    /// Ends it, if there is one.
+    pub(super) fn end_recovery(&mut self, id: ClientId, topic: TopicId) -> Option<Recovery> {
+        let client = self.table.get_mut(id)?;
+        let recoveries = client.recoveries.as_mut()?;
+        let at = recoveries.iter().position(|recovery| recovery.topic == topic)?;
+        let ended = recoveries.remove(at);
         if recoveries.is_empty() {
             client.recoveries = None;
             if client.retiring {
@@ -289,7 +331,7 @@ impl Clients {
                 }
             }
         }
-        has_ended
+        Some(ended)
     }
 
     /// Lists a client that catches up if nothing waits for it: nothing will be sent that would.
@@ -585,7 +627,7 @@ impl Clients {
     /// Turns a client's queue into gap notices.
     pub(super) fn shed(&mut self, id: ClientId, reason: GapReason) {
         let shed = self.outbox_mut(id).map_or(0, |outbox| outbox.shed(reason));
-        self.flow.dropped_memory += u64::from(shed);
+        self.flow.dropped_memory += shed;
     }
 
     /// Lists `id` as having something to send, unless it is listed or cannot be sent to now.

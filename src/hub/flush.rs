@@ -7,6 +7,7 @@ use super::outbox::Gap;
 use super::topic::Topics;
 use super::{ClientId, Hub};
 use crate::proto::envelope;
+use crate::time::Time;
 
 impl Hub {
     /// Whether somebody can be sent something.
@@ -50,8 +51,12 @@ impl Hub {
         self.clients.set_blocked(client, true);
     }
 
-    /// The socket of `client` takes bytes again.
-    pub fn unblocked(&mut self, client: ClientId) {
+    /// The socket of `client` takes bytes again. What has become too old while it did not is dropped;
+    /// nothing else waits for longer than a tick.
+    pub fn unblocked(&mut self, client: ClientId, now: Time) {
+        if self.has_max_age {
+            self.clients.drop_stale(client, now);
+        }
         self.clients.set_blocked(client, false);
     }
 

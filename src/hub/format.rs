@@ -121,7 +121,12 @@ impl Encoder {
         self.encoded[format as usize] += changed;
         // A copy of the right size: what waits in outboxes is counted by its length.
         let bytes = Bytes::copy_from_slice(&self.frames);
-        (changed > 0).then_some(Frames { first_seq: segment.seq(0), bytes, ends })
+        (changed > 0).then_some(Frames {
+            first_seq: segment.from(0),
+            bytes,
+            ends,
+            published: segment.published(0),
+        })
     }
 
     /// Appends what `frame` is in `format`; says whether that is something else.

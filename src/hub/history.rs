@@ -70,7 +70,7 @@ impl History {
     pub(super) fn trim(&mut self, now: Time) {
         let Retention { messages, age, bytes } = self.retention;
         while let Some(oldest) = self.segments.front_mut() {
-            if oldest.segment.published() + age <= now || self.bytes > bytes {
+            if oldest.segment.published(0) + age <= now || self.bytes > bytes {
                 self.give_up_oldest();
             } else if self.messages > messages {
                 let surplus = self.messages - messages;
@@ -99,7 +99,7 @@ impl History {
     pub(super) fn next_look(&mut self) -> Option<Time> {
         let oldest = self.segments.front();
         self.listed = oldest.is_some();
-        oldest.map(|kept| kept.segment.published() + self.retention.age)
+        oldest.map(|kept| kept.segment.published(0) + self.retention.age)
     }
 
     /// Whether it is listed to be looked at.
@@ -182,8 +182,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::hub::Overflow;
     use crate::hub::segment::{Meter, SegmentBuilder};
+    use crate::hub::{Overflow, Patience};
     use crate::mem::Key;
 
     fn at(seconds: u64) -> Time {
@@ -195,8 +195,9 @@ mod tests {
         for seq in seqs {
             builder.push(b"{\"seq\":", seq, b"1");
         }
-        let frames = builder.freeze();
-        Segment::new(Key::new(0, 0), Overflow::DropOldest, published, frames, meter)
+        let frames = builder.freeze(published);
+        let patience = Patience { overflow: Overflow::DropOldest, max_age: None };
+        Segment::new(Key::new(0, 0), patience, frames, meter)
     }
 
     fn history(messages: u32, seconds: u64, bytes: usize) -> History {

@@ -14,6 +14,7 @@ use super::history::Page;
 use super::recall::{Asker, Part, Recall, Recalled};
 use super::segment::Frames;
 use super::{ClientId, Epoch, ShardIndex, TopicId};
+use crate::limits::CONFLATION_INTERVALS_MAX;
 
 /// The `id` of a request, as the client wrote it (raw JSON), to be echoed in the answer.
 pub type RequestId = SmallVec<[u8; 16]>;
@@ -188,6 +189,9 @@ impl Delivery {
     }
 }
 
+// A reason says it in words.
+const _: () = assert!(CONFLATION_INTERVALS_MAX == 8);
+
 /// Who published.
 #[derive(Debug, Clone)]
 pub struct Publisher {
@@ -206,12 +210,16 @@ pub enum Refusal {
     AlreadySubscribed,
     /// The process keeps as many channels as it may.
     ChannelsExhausted,
+    /// The channel's messages are not conflated.
+    NotConflated,
     /// Not subscribed.
     NotSubscribed,
     /// The process is at its memory ceiling.
     Overloaded,
     /// Subscribed to as many channels as one client may.
     TooManyChannels,
+    /// The channel's messages are sent at as many intervals as may be.
+    TooManyIntervals,
     /// It has asked so much of a channel that has not answered yet.
     TooManyWishes,
 }
@@ -223,9 +231,11 @@ impl Refusal {
         match self {
             Self::AlreadySubscribed => "already_subscribed",
             Self::ChannelsExhausted => "channels_exhausted",
+            Self::NotConflated => "not_conflated",
             Self::NotSubscribed => "not_subscribed",
             Self::Overloaded => "overloaded",
             Self::TooManyChannels => "too_many_channels",
+            Self::TooManyIntervals => "too_many_intervals",
             Self::TooManyWishes => "too_many_requests",
         }
     }
@@ -236,9 +246,13 @@ impl Refusal {
         match self {
             Self::AlreadySubscribed => "this client is subscribed to the channel already",
             Self::ChannelsExhausted => "the server keeps channels_max channels",
+            Self::NotConflated => "the channel's rule does not conflate its messages",
             Self::NotSubscribed => "this client is not subscribed to the channel",
             Self::Overloaded => "the server is at its memory ceiling (memory_max); try again later",
             Self::TooManyChannels => "this client has channels_per_client_max channels",
+            Self::TooManyIntervals => {
+                "others have the channel at 8 different intervals; ask for one of those, or for none"
+            }
             Self::TooManyWishes => "wait for the channel's answer to the requests before",
         }
     }

@@ -134,7 +134,7 @@ impl Hub {
             listening.is_hasty |= since.is_none();
             // What is said of it, is said by `place`.
             if let Err(refusal) =
-                self.subscribe_to(client, topic, None, since, &mut Vec::new(), now)
+                self.subscribe_to(client, topic, None, since.into(), &mut Vec::new(), now)
             {
                 return self.refuse(client, None, refusal);
             }

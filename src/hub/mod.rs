@@ -7,8 +7,8 @@
 //! the outboxes hold.
 //!
 //! Reading order: `segment` (shared bytes), `format` (in which form), `outbox` (what waits),
-//! `clients` and `topic` (who), then the verbs: `subscribe`, `publish`, `settle`, `flush`, `failure`,
-//! `relieve`, and `letter` (between shards); then what is for those who were away: `history` (what a
+//! `clients`, `audience` and `topic` (who), then the verbs: `subscribe`, `publish`, `settle`,
+//! `conflation` (for who wants the newest only), `flush`, `failure`, `relieve`, and `letter` (between shards); then what is for those who were away: `history` (what a
 //! home keeps), `recall` (the home answers), `recovery` (a client catches up), `browse` (a client
 //! looks), `keys` (publishes that are repeated), and `listen` (what is told over HTTP).
 //!
@@ -17,9 +17,11 @@
 //! The hub does no I/O and reads no clock; it does not know what a connection is.
 #![forbid(unsafe_code)]
 
+mod audience;
 mod audit;
 mod browse;
 mod clients;
+mod conflation;
 mod failure;
 mod flush;
 mod format;
@@ -54,8 +56,11 @@ pub use outbox::{Capacity, Outbox};
 pub use publish::{Acked, Answer, Publish};
 pub use recall::{Asker, Part, Recall, Recalled};
 pub use relieve::{Burden, Way};
-pub use rules::{ChannelRule, KeyWindow, Overflow, Retention, Rule, Rules, pattern_matches};
+pub use rules::{
+    ChannelRule, Conflate, KeyWindow, Overflow, Patience, Retention, Rule, Rules, pattern_matches,
+};
 pub use settle::Settled;
+pub use subscribe::Terms;
 
 use crate::mem::Key;
 use crate::time::Time;
@@ -122,6 +127,10 @@ pub struct Hub {
     keys: Meter,
     /// What writes messages in other forms.
     encoder: Encoder,
+    /// Whether anything may wait for the end of an interval.
+    conflates: bool,
+    /// Whether messages of any channel may become too old.
+    has_max_age: bool,
     counts: Counts,
 }
 
@@ -149,12 +158,14 @@ pub enum GapReason {
     TooOld,
     /// The server was at its memory ceiling, and gave up the channel's history.
     Limit,
+    /// It was older than the channel's rule allows before the client could be sent it.
+    Stale,
 }
 
 impl GapReason {
     /// Whether this client lost what others got, which is counted; else nobody could have it.
     const fn is_loss_of_client(self) -> bool {
-        matches!(self, Self::SlowConsumer | Self::Memory)
+        matches!(self, Self::SlowConsumer | Self::Memory | Self::Stale)
     }
 
     /// The stable `reason` of the gap notice.
@@ -166,6 +177,7 @@ impl GapReason {
             Self::EpochChanged => "epoch_changed",
             Self::TooOld => "too_old",
             Self::Limit => "limit",
+            Self::Stale => "stale",
         }
     }
 }
@@ -220,6 +232,8 @@ impl Hub {
             segments: Meter::default(),
             keys: Meter::default(),
             encoder: Encoder::new(settings.compression_level),
+            conflates: true,
+            has_max_age: settings.rules.have_max_age(),
             counts: Counts::default(),
             settings,
         }
@@ -342,6 +356,12 @@ impl Hub {
     #[must_use]
     pub fn keys_bytes(&self) -> usize {
         self.keys.bytes()
+    }
+
+    /// Bytes of messages that wait for the end of an interval.
+    #[must_use]
+    pub fn conflated_bytes(&self) -> usize {
+        self.topics.conflated.bytes()
     }
 
     /// Bytes of replies that wait.

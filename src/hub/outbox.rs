@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use super::segment::{Run, Segment};
 use super::{GapReason, Overflow, TopicId};
+use crate::time::Time;
 
 /// What waits for one client.
 ///
@@ -87,7 +88,26 @@ pub enum Staged<'a> {
     Gap(Gap),
 }
 
-/// What became of the messages offered to an outbox.
+impl Gap {
+    /// The messages `first..end` of `segment`, by index, which are too old.
+    pub fn stale(segment: &Segment, first: u32, end: u32) -> Self {
+        let (from, to) = (segment.from(first), segment.seq(end - 1));
+        Self { topic: segment.topic, from, to, reason: GapReason::Stale }
+    }
+
+    /// The same, as large as what is returned in a register: nobody covers billions.
+    fn numbers_about(&self) -> u32 {
+        u32::try_from(self.numbers()).unwrap_or(u32::MAX)
+    }
+
+    /// How many numbers are lost.
+    pub const fn numbers(&self) -> u64 {
+        self.to - self.from + 1
+    }
+}
+
+/// What became of the messages offered to an outbox. A lost message counts with all the numbers that
+/// it covers: so many are told as lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offered {
     /// Messages lost under `drop_oldest`: queued ones, and of the offered ones the oldest.
@@ -174,13 +194,15 @@ impl Outbox {
         let mut offered = Offered::default();
         match run.segment.overflow {
             Overflow::DropOldest => {
-                while !self.fits(&run, capacity) && self.drop_oldest() {
-                    offered.dropped_oldest += 1;
+                while !self.fits(&run, capacity)
+                    && let Some(lost) = self.drop_oldest()
+                {
+                    offered.dropped_oldest = offered.dropped_oldest.saturating_add(lost);
                 }
                 // What is left belongs to rules that keep their oldest: this run gives way.
                 while run.messages() > 0 && !self.fits(&run, capacity) {
-                    self.lose_front(&mut run);
-                    offered.dropped_oldest += 1;
+                    let lost = self.lose_front(&mut run);
+                    offered.dropped_oldest = offered.dropped_oldest.saturating_add(lost);
                 }
                 self.queue_run(run);
             }
@@ -188,12 +210,12 @@ impl Outbox {
                 let end = run.end;
                 while run.messages() > 0 && !self.fits(&run, capacity) {
                     run.end -= 1;
-                    offered.dropped_newest += 1;
                 }
                 let mut lost = Run { segment: Rc::clone(&run.segment), first: run.end, end };
                 self.queue_run(run);
                 while lost.messages() > 0 {
-                    self.lose_front(&mut lost);
+                    let numbers = self.lose_front(&mut lost);
+                    offered.dropped_newest = offered.dropped_newest.saturating_add(numbers);
                 }
             }
             Overflow::Close if self.fits(&run, capacity) => self.queue_run(run),
@@ -208,24 +230,60 @@ impl Outbox {
         self.note(self.queue.len(), gap);
     }
 
-    /// Turns every queued message into gap notices, whatever its rule; returns how many.
-    pub fn shed(&mut self, reason: GapReason) -> u32 {
-        let shed = self.messages;
+    /// Turns every queued message into gap notices, whatever its rule; returns how many numbers are
+    /// lost with them.
+    pub fn shed(&mut self, reason: GapReason) -> u64 {
+        let mut shed = 0;
         for entry in std::mem::take(&mut self.queue) {
+            let is_new = matches!(entry, Entry::Run(_));
             let gap = match entry {
                 Entry::Gap(gap) => gap,
                 Entry::Run(run) => Gap {
                     topic: run.segment.topic,
-                    from: run.segment.seq(run.first),
+                    from: run.segment.from(run.first),
                     to: run.segment.seq(run.end - 1),
                     reason,
                 },
             };
+            shed += if is_new { gap.numbers() } else { 0 };
             self.note(self.queue.len(), gap);
         }
         (self.messages, self.bytes) = (0, 0);
         self.check();
         shed
+    }
+
+    /// Turns the queued messages that are too old by `now` into gap notices; returns how many numbers
+    /// are lost with them.
+    pub fn drop_stale(&mut self, now: Time) -> u64 {
+        let is_stale = |run: &Run| run.segment.first_fresh(now) > run.first;
+        if !self.queue.iter().any(|entry| matches!(entry, Entry::Run(run) if is_stale(run))) {
+            return 0;
+        }
+        let mut lost = 0;
+        for entry in std::mem::take(&mut self.queue) {
+            let mut run = match entry {
+                Entry::Gap(gap) => {
+                    self.note(self.queue.len(), gap);
+                    continue;
+                }
+                Entry::Run(run) => run,
+            };
+            if is_stale(&run) {
+                let (first, bytes) = (run.first, run.bytes());
+                run.first = run.segment.first_fresh(now).min(run.end);
+                self.messages -= run.first - first;
+                self.bytes -= bytes - run.bytes();
+                let gap = Gap::stale(&run.segment, first, run.first);
+                lost += gap.numbers();
+                self.note(self.queue.len(), gap);
+            }
+            if run.messages() > 0 {
+                self.queue.push_back(Entry::Run(run));
+            }
+        }
+        self.check();
+        lost
     }
 
     /// Forgets what is queued of `topic`; returns the `seq` of the first thing forgotten.
@@ -240,7 +298,7 @@ impl Outbox {
             Entry::Run(run) if run.segment.topic == topic => {
                 messages += run.messages();
                 bytes += run.bytes();
-                forget(run.segment.seq(run.first))
+                forget(run.segment.from(run.first))
             }
             Entry::Gap(gap) if gap.topic == topic => forget(gap.from),
             _ => true,
@@ -412,12 +470,13 @@ impl Outbox {
             && self.queue.capacity() <= QUEUE_ENTRIES_MAX
     }
 
-    /// Drops the oldest message whose rule is `drop_oldest`; false when there is none.
-    fn drop_oldest(&mut self) -> bool {
+    /// Drops the oldest message whose rule is `drop_oldest`, if there is one; returns how many numbers
+    /// are lost with it.
+    fn drop_oldest(&mut self) -> Option<u32> {
         let oldest = self.queue.iter().position(|entry| {
             matches!(entry, Entry::Run(run) if run.segment.overflow == Overflow::DropOldest)
         });
-        let Some(at) = oldest else { return false };
+        let at = oldest?;
         let Entry::Run(run) = &mut self.queue[at] else { unreachable!("position found a run") };
         let gap = lost(run, GapReason::SlowConsumer);
         let bytes = run.segment.start(run.first + 1) - run.segment.start(run.first);
@@ -428,19 +487,22 @@ impl Outbox {
             self.queue.remove(at);
         }
         self.note(at, gap);
-        true
+        Some(gap.numbers_about())
     }
 
-    /// Replaces the first message of `run`, which is not queued, by a gap at the end of the queue.
-    fn lose_front(&mut self, run: &mut Run) {
+    /// Replaces the first message of `run`, which is not queued, by a gap at the end of the queue;
+    /// returns how many numbers are lost.
+    fn lose_front(&mut self, run: &mut Run) -> u32 {
         let gap = lost(run, GapReason::SlowConsumer);
         run.first += 1;
         self.note(self.queue.len(), gap);
+        gap.numbers_about()
     }
 
     /// Puts `gap` before the entry at `at`, merged with a gap notice of its channel that ends
-    /// where it begins, unless only one of them is counted as lost for this client. Between the two stands no message of that channel, because `seq` is
-    /// without holes; so merging moves the notice forward, never past a message of its channel.
+    /// where it begins, unless only one of them is counted as lost for this client. Between the two
+    /// stands no message of that channel, because what is covered is without holes; so merging moves
+    /// the notice forward, never past a message of its channel.
     fn note(&mut self, at: usize, gap: Gap) {
         for entry in self.queue.iter_mut().take(at).rev() {
             match entry {
@@ -483,8 +545,8 @@ impl Outbox {
 
 /// The first message of `run` as a gap.
 fn lost(run: &Run, reason: GapReason) -> Gap {
-    let seq = run.segment.seq(run.first);
-    Gap { topic: run.segment.topic, from: seq, to: seq, reason }
+    let Run { segment, first, .. } = run;
+    Gap { topic: segment.topic, from: segment.from(*first), to: segment.seq(*first), reason }
 }
 
 /// Takes from the front of `run` the messages that end within `bytes`, and the one that is cut

@@ -140,7 +140,7 @@ impl Hub {
             }
             Letter::Delivery(Delivery::Refused { topic }) => self.refused(topic),
             Letter::Delivery(Delivery::Messages { topic, frames }) => {
-                self.receive(topic, frames, now);
+                self.receive(topic, frames);
             }
             Letter::Delivery(Delivery::Recalled { topic, client, ticket, recalled, parts }) => {
                 self.recalled((client, topic, ticket), recalled, parts, now);
@@ -180,6 +180,7 @@ impl Hub {
         }
         let id = self.home(channel)?;
         let topic = self.topics.get_mut(id).expect("just found or made");
+        let is_heard = topic.has_audience();
         let home = topic.home.as_mut().expect("this shard is its home");
         let State::Attached { seq, .. } = &mut topic.state else {
             unreachable!("a home is attached to itself")
@@ -187,10 +188,7 @@ impl Hub {
         *seq += 1;
         self.counts.publishes += 1;
         // Nobody to send it to: the number is all that is kept.
-        let is_wanted = !(topic.subscribers.is_empty()
-            && topic.newcomers.is_empty()
-            && home.attached.is_empty()
-            && home.history.is_none());
+        let is_wanted = is_heard || !home.attached.is_empty() || home.history.is_some();
         if is_wanted {
             home.builder.push(&topic.prefix, *seq, payload);
         } else {

@@ -12,6 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
@@ -35,6 +36,8 @@ pub(super) struct Recovery {
     ticket: u32,
     /// Where it goes on.
     recall: Recall,
+    /// What it asked for where messages are conflated.
+    conflate: Option<Duration>,
     stage: Stage,
     /// What it is owed with the first page, until that has come.
     promise: Option<Promise>,
@@ -113,10 +116,13 @@ impl Hub {
         topic: TopicId,
         id: Option<RequestId>,
         recall: Recall,
+        conflate: Option<Duration>,
     ) -> Result<(), Refusal> {
-        if self.check_may_join(client, topic)?.is_none() {
-            return Ok(());
+        let known = self.topics.get_mut(topic).expect("it is attached");
+        if let Some(conflation) = &mut known.conflation {
+            conflation.expect(conflate)?;
         }
+        known.recovering.get_or_insert_default().count += 1;
         let joining = self.clients.get_mut(client).expect("looked at just now");
         joining.subscriptions.push(Subscription { topic, position: Subscription::RECOVERING });
         self.recoveries.ticket = self.recoveries.ticket.wrapping_add(1);
@@ -124,12 +130,11 @@ impl Hub {
             topic,
             ticket: self.recoveries.ticket,
             recall,
+            conflate,
             stage: Stage::Due,
             promise: Some(Promise { id, wishes: VecDeque::new() }),
         });
         self.counts.subscriptions += 1;
-        let known = self.topics.get_mut(topic).expect("it is attached");
-        known.recovering.get_or_insert_default().count += 1;
         self.recoveries.due.push_back((client, topic));
         Ok(())
     }
@@ -218,12 +223,12 @@ impl Hub {
     ) {
         self.recoveries.asked -= 1;
         let Some(known) = self.topics.get_mut(who.1) else { return };
-        let (rule, meter) = (known.rule, &self.segments);
+        let (patience, meter) = (known.rule.patience(), &self.segments);
         let Some(recovering) = &mut known.recovering else { return };
         let runs = parts.into_iter().map(|part| {
             let Part { first, end, .. } = part;
             let make = |part: Part| {
-                let segment = Segment::new(who.1, rule.overflow, now, part.frames, meter);
+                let segment = Segment::new(who.1, patience, part.frames, meter);
                 segment.settled();
                 segment
             };
@@ -249,21 +254,19 @@ impl Hub {
             recovery.stage = Stage::Reading;
             return;
         }
-        let promise = recovery.promise.take();
+        let (promise, conflate) = (recovery.promise.take(), recovery.conflate);
         if let Some(Promise { id, .. }) = &promise {
-            self.tell_subscribed(client, topic, id.as_deref(), recalled);
+            self.tell_subscribed(client, topic, id.as_deref(), recalled, conflate);
         }
         if !self.queue_new_epoch(client, topic, recalled) {
             return;
         }
-        let position = self.queue_page(client, topic, recalled, runs);
+        let position = self.queue_page(client, topic, recalled, runs, now);
         if position == recalled.seq {
             self.end_recovery(client, topic);
-            let place = self.take_place(client, topic, recalled.seq);
-            let caught_up = self.clients.get_mut(client).expect("it has just caught up");
-            let mut places = caught_up.subscriptions.iter_mut();
-            let subscription = places.find(|subscription| subscription.topic == topic);
-            subscription.expect("who catches up is subscribed").position = place;
+            let place = self.take_place(client, topic, recalled.seq, conflate);
+            let place = place.expect("its group was kept for it");
+            self.clients.move_to(client, topic, place);
         } else if let Some(recovery) = self.clients.recovery_mut(client, topic) {
             recovery.recall = Recall::After { epoch: Some(recalled.epoch), seq: position };
             recovery.stage = Stage::Reading;
@@ -295,6 +298,7 @@ impl Hub {
         topic: TopicId,
         recalled: Recalled,
         runs: Vec<Run>,
+        now: Time,
     ) -> u64 {
         let Recalled { from, kept, lost, .. } = recalled;
         if kept > from {
@@ -302,7 +306,16 @@ impl Hub {
             self.clients.tell_gap(client, Gap { topic, from, to: kept - 1, reason });
         }
         let mut position = kept - 1;
-        for run in runs {
+        for mut run in runs {
+            let fresh = run.segment.first_fresh(now).clamp(run.first, run.end);
+            if fresh > run.first {
+                self.clients.lose(client, Gap::stale(&run.segment, run.first, fresh));
+                position = run.segment.seq(fresh - 1);
+                run.first = fresh;
+            }
+            if run.messages() == 0 {
+                continue;
+            }
             let last = run.segment.seq(run.end - 1);
             if !self.clients.offer_kept(client, run, &mut self.encoder) {
                 break;
@@ -318,6 +331,7 @@ impl Hub {
         topic: TopicId,
         id: Option<&[u8]>,
         told: Recalled,
+        conflate: Option<Duration>,
     ) {
         let known = self.topics.get(topic).expect("a topic outlives who catches up with it");
         let subscribed = Subscribed {
@@ -325,6 +339,7 @@ impl Hub {
             epoch: told.epoch.as_str(),
             seq: told.seq,
             resumed: Some((told.from, told.lost.map(GapReason::name))),
+            conflate: known.interval(conflate),
         };
         if self.clients.is_listening(client) {
             self.clients.place(client, topic, (told.epoch, told.from - 1), &subscribed);
@@ -357,10 +372,11 @@ impl Hub {
 
     /// `client` catches up with `topic` no more.
     pub(super) fn end_recovery(&mut self, client: ClientId, topic: TopicId) {
-        if !self.clients.end_recovery(client, topic) {
-            return;
-        }
+        let Some(recovery) = self.clients.end_recovery(client, topic) else { return };
         let known = self.topics.get_mut(topic).expect("a topic outlives who catches up with it");
+        if let Some(conflation) = &mut known.conflation {
+            conflation.expect_no_more(recovery.conflate);
+        }
         let recovering = known.recovering.as_mut().expect("somebody does");
         recovering.count -= 1;
         if recovering.count == 0 {

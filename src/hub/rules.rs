@@ -1,6 +1,9 @@
 //! Which rule a channel follows.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::limits::CONFLATION_INTERVAL_MAX;
 
 /// How messages of the channels that `pattern` matches are treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +15,7 @@ pub struct ChannelRule {
 }
 
 /// How one channel's messages are treated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// What happens when a subscriber's outbox is full.
     pub overflow: Overflow,
@@ -20,6 +23,45 @@ pub struct Rule {
     pub history: Retention,
     /// How long the keys of publishes are remembered.
     pub keys: KeyWindow,
+    /// Whether subscribers get the newest messages only.
+    pub conflate: Conflate,
+    /// How old a message may be when it goes to a socket; an older one is dropped.
+    pub max_age: Option<Duration>,
+}
+
+/// How long messages wait for a client that does not read, and what ends that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// What happens when the client's outbox is full.
+    pub overflow: Overflow,
+    /// How old they may be when they go to the socket.
+    pub max_age: Option<Duration>,
+}
+
+impl Rule {
+    /// The longest interval that a subscriber may ask for: what waits for its end must not be too old
+    /// then, nor soon.
+    #[must_use]
+    pub fn interval_max(&self) -> Duration {
+        self.max_age
+            .map_or(CONFLATION_INTERVAL_MAX, |max_age| (max_age / 2).min(CONFLATION_INTERVAL_MAX))
+    }
+
+    /// How long its messages wait for a client.
+    #[must_use]
+    pub const fn patience(&self) -> Patience {
+        Patience { overflow: self.overflow, max_age: self.max_age }
+    }
+}
+
+/// Subscribers get the newest message of each key only, and no oftener than this.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conflate {
+    /// The member of a payload whose value is the key; without one, all messages have the same.
+    pub key: Option<Arc<str>>,
+    /// The shortest time between two messages of one key, and the one for who asks for no other;
+    /// without one, everybody gets every message.
+    pub interval: Option<Duration>,
 }
 
 /// What happens to a channel's message when a subscriber's outbox is full.
@@ -57,7 +99,8 @@ pub struct KeyWindow {
 impl Default for Rule {
     fn default() -> Self {
         let overflow = Overflow::DropOldest;
-        Self { overflow, history: Retention::default(), keys: KeyWindow::default() }
+        let (history, keys) = (Retention::default(), KeyWindow::default());
+        Self { overflow, history, keys, conflate: Conflate::default(), max_age: None }
     }
 }
 
@@ -83,11 +126,18 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// Whether messages of any channel may become too old.
+    #[must_use]
+    pub fn have_max_age(&self) -> bool {
+        let mut rules = self.rules.iter().map(|rule| &rule.rule).chain([&self.default]);
+        rules.any(|rule| rule.max_age.is_some())
+    }
+
     /// How messages of `channel` are treated.
     #[must_use]
     pub fn of(&self, channel: &str) -> Rule {
         let rule = self.rules.iter().find(|rule| pattern_matches(&rule.pattern, channel));
-        rule.map_or(self.default, |rule| rule.rule)
+        rule.map_or(&self.default, |rule| &rule.rule).clone()
     }
 }
 

@@ -8,15 +8,23 @@
 //!
 //! Beside it may stand the same messages in other forms, its *variants*: segments like it, with
 //! bytes and ends of their own, each made when the first client wants it.
+//!
+//! What conflation lets through has holes between its numbers. Each such message *covers* them:
+//!
+//! ```text
+//! bytes   | frame seq 44 | frame seq 45 | frame seq 60 |      first_seq = 41
+//! covers  | 41..=44      | 45..=45      | 46..=60      |
+//! ```
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::format::{Encoder, Format};
-use super::{Overflow, TopicId};
+use super::{Overflow, Patience, TopicId};
 use crate::proto::envelope;
 use crate::time::Time;
 
@@ -26,12 +34,14 @@ type Ends = SmallVec<[u32; 4]>;
 /// What is the same of a segment on every shard; it can travel between them.
 #[derive(Debug, Clone)]
 pub struct Frames {
-    /// `seq` of the first message.
+    /// The first number that the first message covers: its own, where there are no holes.
     pub first_seq: u64,
     /// WebSocket frames, one a message, back to back.
     pub bytes: Bytes,
     /// Where each message ends in `bytes`.
     pub ends: Ends,
+    /// When they were published; of messages with holes between their numbers, the first one.
+    pub published: Time,
 }
 
 /// A run of frames as one shard shares it between its clients.
@@ -41,9 +51,11 @@ pub struct Segment {
     pub topic: TopicId,
     /// What happens to them where they do not fit.
     pub overflow: Overflow,
-    /// When it came to this shard; on its home, when it was published.
-    published: Time,
+    /// How old they may be when they go to a socket.
+    max_age: Option<Duration>,
     frames: Frames,
+    /// What is to be known of each message where there are holes between their numbers.
+    covers: Option<Rc<[Covered]>>,
     meter: Meter,
     /// In which form the messages are.
     format: Format,
@@ -51,6 +63,15 @@ pub struct Segment {
     base: Option<Rc<Segment>>,
     /// By [`Format::variant`].
     variants: RefCell<[Variant; Format::VARIANTS]>,
+}
+
+/// A message that covers the numbers behind the one before it, up to its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Covered {
+    /// Its number.
+    pub(super) seq: u64,
+    /// When it was published.
+    pub(super) published: Time,
 }
 
 /// What is known of the messages of a segment in another form.
@@ -72,32 +93,79 @@ impl Segment {
     #[must_use]
     pub fn new(
         topic: TopicId,
-        overflow: Overflow,
-        published: Time,
+        Patience { overflow, max_age }: Patience,
         frames: Frames,
         meter: &Meter,
     ) -> Rc<Self> {
-        Self::build(topic, overflow, published, frames, meter, Format::Json, None)
+        Self {
+            topic,
+            overflow,
+            max_age,
+            frames,
+            covers: None,
+            meter: meter.clone(),
+            format: Format::Json,
+            base: None,
+            variants: RefCell::default(),
+        }
+        .counted()
     }
 
-    fn build(
-        topic: TopicId,
-        overflow: Overflow,
-        published: Time,
-        frames: Frames,
-        meter: &Meter,
-        format: Format,
-        base: Option<Rc<Self>>,
-    ) -> Rc<Self> {
-        meter.add(frames.bytes.len());
-        let (meter, variants) = (meter.clone(), RefCell::default());
-        Rc::new(Self { topic, overflow, published, frames, meter, format, base, variants })
-    }
-
-    /// When it came to this shard; on its home, when it was published.
+    /// `frames` as messages of `topic` with holes between their numbers, each with what it covers.
     #[must_use]
-    pub const fn published(&self) -> Time {
-        self.published
+    pub(super) fn covering(
+        topic: TopicId,
+        Patience { overflow, max_age }: Patience,
+        frames: Frames,
+        covers: Rc<[Covered]>,
+        meter: &Meter,
+    ) -> Rc<Self> {
+        debug_assert_eq!(covers.len(), frames.ends.len(), "each message covers something");
+        Self {
+            topic,
+            overflow,
+            max_age,
+            frames,
+            covers: Some(covers),
+            meter: meter.clone(),
+            format: Format::Json,
+            base: None,
+            variants: RefCell::default(),
+        }
+        .counted()
+    }
+
+    #[inline(always)]
+    fn counted(self) -> Rc<Self> {
+        self.meter.add(self.held_bytes());
+        Rc::new(self)
+    }
+
+    /// Bytes it holds, as the meter counts them.
+    fn held_bytes(&self) -> usize {
+        let covers = self.covers.as_ref().map_or(0, |covers| size_of_val(&**covers));
+        self.frames.bytes.len() + covers
+    }
+
+    /// When the message at `index` was published.
+    #[must_use]
+    pub fn published(&self, index: u32) -> Time {
+        match &self.covers {
+            None => self.frames.published,
+            Some(covers) => covers[index as usize].published,
+        }
+    }
+
+    /// The first message that is not too old to go to a socket; the count of messages if all are.
+    pub(super) fn first_fresh(&self, now: Time) -> u32 {
+        let Some(max_age) = self.max_age else { return 0 };
+        match &self.covers {
+            None if self.frames.published + max_age < now => self.messages(),
+            None => 0,
+            Some(covers) => {
+                covers.partition_point(|covered| covered.published + max_age < now) as u32
+            }
+        }
     }
 
     /// What of it can travel to another shard.
@@ -144,10 +212,18 @@ impl Segment {
             *slot = Variant::Same;
             return Rc::clone(self);
         };
-        let Self { topic, overflow, published, meter, .. } = &**self;
-        let base = base.map(Rc::clone);
-        let variant =
-            Self::build(*topic, *overflow, *published, frames, meter, format, base.clone());
+        let variant = Self {
+            topic: self.topic,
+            overflow: self.overflow,
+            max_age: self.max_age,
+            frames,
+            covers: self.covers.clone(),
+            meter: self.meter.clone(),
+            format,
+            base: base.map(Rc::clone),
+            variants: RefCell::default(),
+        }
+        .counted();
         *slot = match base {
             Some(_) => Variant::Waiting(Rc::downgrade(&variant)),
             None => Variant::Held(Rc::clone(&variant)),
@@ -167,7 +243,7 @@ impl Segment {
     /// What is alive because it is: where, and how large.
     pub(super) fn audit(&self) -> impl Iterator<Item = (usize, usize)> {
         let all = std::iter::once(self).chain(self.base.as_deref());
-        all.map(|segment| ((&raw const *segment).addr(), segment.frames.bytes.len()))
+        all.map(|segment| ((&raw const *segment).addr(), segment.held_bytes()))
     }
 
     /// How many messages it holds.
@@ -179,7 +255,30 @@ impl Segment {
     /// `seq` of the message at `index`.
     #[must_use]
     pub fn seq(&self, index: u32) -> u64 {
-        self.frames.first_seq + u64::from(index)
+        match &self.covers {
+            None => self.frames.first_seq + u64::from(index),
+            Some(covers) => covers[index as usize].seq,
+        }
+    }
+
+    /// The first number that the message at `index` covers: its own, or the one behind the message
+    /// before it.
+    #[must_use]
+    pub fn from(&self, index: u32) -> u64 {
+        match (&self.covers, index.checked_sub(1)) {
+            (Some(covers), Some(before)) => covers[before as usize].seq + 1,
+            _ => self.frames.first_seq + u64::from(index),
+        }
+    }
+
+    /// The first message with a number above `seq`; the count of messages if there is none.
+    pub(super) fn first_after(&self, seq: u64) -> u32 {
+        match &self.covers {
+            None => {
+                (seq + 1).saturating_sub(self.frames.first_seq).min(self.messages().into()) as u32
+            }
+            Some(covers) => covers.partition_point(|covered| covered.seq <= seq) as u32,
+        }
     }
 
     /// Where the message at `index` begins; for the count of messages, where the last one ends.
@@ -200,7 +299,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        self.meter.sub(self.frames.bytes.len());
+        self.meter.sub(self.held_bytes());
     }
 }
 
@@ -279,10 +378,11 @@ impl SegmentBuilder {
         self.ends.len()
     }
 
-    /// What was pushed, not to be changed any more.
+    /// What was pushed, not to be changed any more, as published now.
     #[must_use]
-    pub(super) fn freeze(&mut self) -> Frames {
+    pub(super) fn freeze(&mut self, published: Time) -> Frames {
         Frames {
+            published,
             first_seq: self.first_seq,
             bytes: Bytes::from(std::mem::take(&mut self.bytes)),
             ends: std::mem::take(&mut self.ends),

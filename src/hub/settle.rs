@@ -2,8 +2,10 @@
 
 use std::cmp::Reverse;
 
-use super::clients::Subscription;
+use super::audience::Audience;
+use super::clients::Clients;
 use super::letter::{Delivery, Letter};
+use super::outbox::Gap;
 use super::segment::{Frames, Segment};
 use super::topic::State;
 use super::{Hub, TopicId};
@@ -31,15 +33,14 @@ pub enum Settled {
 
 impl Hub {
     /// Messages of a channel whose home is another shard.
-    pub(super) fn receive(&mut self, topic: TopicId, frames: Frames, now: Time) {
+    pub(super) fn receive(&mut self, topic: TopicId, frames: Frames) {
         let Some(known) = self.topics.get_mut(topic) else { return };
         let State::Attached { seq, .. } = &mut known.state else {
             return; // From before the attachment that is being asked for.
         };
         debug_assert_eq!(frames.first_seq, *seq + 1, "a home tells every message in order");
         *seq += frames.ends.len() as u64;
-        let overflow = known.rule.overflow;
-        let segment = Segment::new(topic, overflow, now, frames, &self.segments);
+        let segment = Segment::new(topic, known.rule.patience(), frames, &self.segments);
         known.unsettled.push_back(segment);
         if !known.listed {
             known.listed = true;
@@ -54,14 +55,13 @@ impl Hub {
         let Some(home) = known.home.as_mut().filter(|home| !home.builder.is_empty()) else {
             return;
         };
-        let frames = home.builder.freeze();
+        let frames = home.builder.freeze(now);
         self.encoder.count_json(frames.ends.len());
         for (shard, topic) in &home.attached {
             let messages = Delivery::Messages { topic: *topic, frames: frames.clone() };
             self.letters.push((*shard, Letter::Delivery(messages)));
         }
-        let overflow = known.rule.overflow;
-        let segment = Segment::new(topic, overflow, now, frames, &self.segments);
+        let segment = Segment::new(topic, known.rule.patience(), frames, &self.segments);
         let mut expiry = None;
         if let Some(history) = &mut home.history {
             history.keep(&segment, now);
@@ -74,9 +74,10 @@ impl Hub {
 
     /// Offers what was published since the last call to every subscriber's outbox.
     pub fn settle(&mut self, now: Time) -> Settled {
+        self.list_due_groups(now);
         while let Some(topic) = self.unsettled.get(self.cursor.topic).copied() {
             self.freeze(topic, now);
-            if !self.settle_topic(topic) {
+            if !self.settle_topic(topic, now) {
                 return Settled::OutboxFull;
             }
             self.tidy(topic, now);
@@ -89,15 +90,27 @@ impl Hub {
     }
 
     /// False when a client has to be sent to first.
-    fn settle_topic(&mut self, topic: TopicId) -> bool {
+    fn settle_topic(&mut self, topic: TopicId, now: Time) -> bool {
         let known = self.topics.get_mut(topic).expect("listed topics live");
+        if known.conflation.is_some() {
+            return self.settle_conflated(topic, now);
+        }
+        let audience = &mut known.audience;
         while let Some(segment) = known.unsettled.front() {
-            while self.cursor.client < known.subscribers.len() + known.newcomers.len() {
+            if segment.first_fresh(now) > 0 {
+                // It has been too long on its way from its home. Nobody has been offered any of it:
+                // all that happens in a tick happens at the same time.
+                let last = tell_stale(segment, audience, &mut self.clients);
+                known.settled_seq = known.settled_seq.max(last);
+                known.unsettled.pop_front();
+                continue;
+            }
+            while self.cursor.client < audience.len() {
                 let index = self.cursor.client;
-                let (client, is_owed) = match known.subscribers.get(index) {
+                let (client, is_owed) = match audience.subscribers.get(index) {
                     Some(client) => (*client, true),
                     None => {
-                        let (client, seq) = known.newcomers[index - known.subscribers.len()];
+                        let (client, seq) = audience.newcomers[index - audience.subscribers.len()];
                         (client, segment.seq(0) > seq)
                     }
                 };
@@ -111,15 +124,21 @@ impl Hub {
             segment.settled();
             known.unsettled.pop_front();
         }
-        for (client, _) in std::mem::take(&mut known.newcomers) {
-            let joined = self.clients.get_mut(client).expect("subscribers are open");
-            let subscription = joined.subscriptions.iter_mut().find(|s| s.topic == topic);
-            let subscription = subscription.expect("a newcomer has a subscription");
-            debug_assert_eq!(subscription.position, Subscription::NEWCOMER);
-            subscription.position = known.subscribers.len() as u32;
-            known.subscribers.push(client);
-        }
+        audience.admit(topic, &mut self.clients, |_| true);
         known.listed = false;
         true
     }
+}
+
+/// Tells everybody who is owed it that `segment` is lost; returns its last message.
+#[cold]
+fn tell_stale(segment: &Segment, audience: &Audience, clients: &mut Clients) -> u64 {
+    let told = Gap::stale(segment, 0, segment.messages());
+    for client in &audience.subscribers {
+        clients.lose(*client, told);
+    }
+    for (client, _) in audience.newcomers.iter().filter(|(_, seq)| told.from > *seq) {
+        clients.lose(*client, told);
+    }
+    told.to
 }

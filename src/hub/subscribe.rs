@@ -1,6 +1,7 @@
 //! Clients come to a channel and leave it; shards attach to a channel's home and detach.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use super::clients::{Client, Subscription};
 use super::history::History;
@@ -12,9 +13,24 @@ use crate::limits::{CHANNEL_IDLE, CHANNELS_EXPIRED_PER_TICK_MAX};
 use crate::proto::envelope::{self, Subscribed};
 use crate::time::Time;
 
+/// How a client wants a channel's messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Where to go on; without it with what comes next.
+    pub since: Option<Recall>,
+    /// The shortest time between two messages of one key, if the channel's own is too short.
+    pub conflate: Option<Duration>,
+}
+
+impl From<Option<Recall>> for Terms {
+    fn from(since: Option<Recall>) -> Self {
+        Self { since, conflate: None }
+    }
+}
+
 impl Hub {
-    /// `client` wants the messages of `channel`, from now on or from `since` on. The answer is
-    /// appended to `replies`, or follows when the channel's home has answered.
+    /// `client` wants the messages of `channel`, on these `terms`. The answer is appended to
+    /// `replies`, or follows when the channel's home has answered.
     ///
     /// # Errors
     /// When it cannot be; nothing has changed then.
@@ -23,7 +39,7 @@ impl Hub {
         client: ClientId,
         id: Option<&[u8]>,
         channel: &str,
-        since: Option<Recall>,
+        terms: impl Into<Terms>,
         replies: &mut Vec<u8>,
         now: Time,
     ) -> Result<(), Refusal> {
@@ -31,7 +47,7 @@ impl Hub {
             return Ok(()); // It would not be answered, and no channel is to begin its life for it.
         }
         let topic = self.find_or_reach(client, channel)?;
-        self.subscribe_to(client, topic, id, since, replies, now)
+        self.subscribe_to(client, topic, id, terms.into(), replies, now)
     }
 
     /// `channel`, whose life begins here if need be, because `client` wants it.
@@ -53,7 +69,7 @@ impl Hub {
         client: ClientId,
         topic: TopicId,
         id: Option<&[u8]>,
-        since: Option<Recall>,
+        terms: Terms,
         replies: &mut Vec<u8>,
         now: Time,
     ) -> Result<(), Refusal> {
@@ -66,16 +82,35 @@ impl Hub {
                 return Err(Refusal::TooManyChannels);
             }
             asking.waiting += 1;
-            let wish = Wish::Subscribe(since);
+            let wish = Wish::Subscribe(terms);
             waiting.push(Waiting { client, id: id.map(Into::into), wish });
             return Ok(());
         }
-        if self.postpone(client, topic, id, Wish::Subscribe(since))? {
+        if self.postpone(client, topic, id, Wish::Subscribe(terms))? {
             return Ok(());
         }
-        match since {
-            Some(recall) => self.recover(client, topic, id.map(Into::into), recall),
-            None => self.join(client, topic, id, replies, now),
+        let begun = self.begin(client, topic, id, terms, replies, now);
+        // Who was refused, or takes no part any more, may have been the first to name the channel.
+        self.tidy(topic, now);
+        begun
+    }
+
+    /// `client` joins an attached channel, or first catches up with it.
+    fn begin(
+        &mut self,
+        client: ClientId,
+        topic: TopicId,
+        id: Option<&[u8]>,
+        terms: Terms,
+        replies: &mut Vec<u8>,
+        now: Time,
+    ) -> Result<(), Refusal> {
+        if self.check_may_join(client, topic, terms)?.is_none() {
+            return Ok(());
+        }
+        match terms.since {
+            Some(recall) => self.recover(client, topic, id.map(Into::into), recall, terms.conflate),
+            None => self.join(client, topic, id, terms.conflate, replies, now),
         }
     }
 
@@ -178,8 +213,9 @@ impl Hub {
     ) {
         let mut replies = Vec::new();
         let result = match wish {
-            Wish::Subscribe(None) => self.join(client, topic, id.as_deref(), &mut replies, now),
-            Wish::Subscribe(Some(recall)) => self.recover(client, topic, id.clone(), recall),
+            Wish::Subscribe(terms) => {
+                self.begin(client, topic, id.as_deref(), terms, &mut replies, now)
+            }
             Wish::Unsubscribe => self.part(client, topic, id.as_deref(), &mut replies),
         };
         self.reply(client, &mut replies);
@@ -243,7 +279,7 @@ impl Hub {
             let home = known.home.as_mut().expect("only homes are listed as idle");
             home.idle_listed = false;
             let idle_since = home.idle_since;
-            let is_kept = home.has_something_kept(known.rule, now);
+            let is_kept = home.has_something_kept(known.rule.keys, now);
             if !known.is_deserted() {
                 continue;
             }
@@ -324,29 +360,29 @@ impl Hub {
         }
     }
 
-    /// `client` joins an attached channel. It may have gone while it waited for the home.
+    /// `client` joins an attached channel.
     fn join(
         &mut self,
         client: ClientId,
         topic: TopicId,
         id: Option<&[u8]>,
+        conflate: Option<Duration>,
         replies: &mut Vec<u8>,
         now: Time,
     ) -> Result<(), Refusal> {
-        if self.check_may_join(client, topic)?.is_none() {
-            return Ok(());
-        }
         let (epoch, seq) = self.numbering(topic);
         // Messages up to `seq` may still be unsettled, even unfrozen: they are not owed.
         self.freeze(topic, now);
-        let position = self.take_place(client, topic, seq);
+        let position = self.take_place(client, topic, seq, conflate)?;
         let joining = self.clients.get_mut(client).expect("looked at just now");
         joining.subscriptions.push(Subscription { topic, position });
         self.counts.subscriptions += 1;
         let is_listening = self.clients.is_listening(client);
         if id.is_some() || is_listening {
-            let channel = &*self.topics.get(topic).expect("its numbering was just read").name;
-            let subscribed = Subscribed { channel, epoch: epoch.as_str(), seq, resumed: None };
+            let known = self.topics.get(topic).expect("its numbering was just read");
+            let (channel, conflate) = (&*known.name, known.interval(conflate));
+            let told = epoch.as_str();
+            let subscribed = Subscribed { channel, epoch: told, seq, resumed: None, conflate };
             if is_listening {
                 self.clients.place(client, topic, (epoch, seq), &subscribed);
             } else {
@@ -356,12 +392,18 @@ impl Hub {
         Ok(())
     }
 
-    /// The client, if it may join `topic`; `None` when it has gone or takes no part any more.
-    pub(super) fn check_may_join(
+    /// The client, if it may join `topic`; `None` when it has gone while it waited for the home, or
+    /// takes no part any more.
+    fn check_may_join(
         &mut self,
         client: ClientId,
         topic: TopicId,
+        terms: Terms,
     ) -> Result<Option<&mut Client>, Refusal> {
+        let known = self.topics.get(topic).expect("who joins has just looked at it");
+        if terms.conflate.is_some() && known.conflation.is_none() {
+            return Err(Refusal::NotConflated);
+        }
         let Some(joining) = self.clients.get_mut(client) else { return Ok(None) };
         if !joining.takes_part() {
             return Ok(None);
@@ -377,15 +419,16 @@ impl Hub {
 
     /// Puts `client` on the list of those whom every message after `seq`, the newest one, is
     /// offered to. Returns its place.
-    pub(super) fn take_place(&mut self, client: ClientId, topic: TopicId, seq: u64) -> u32 {
+    pub(super) fn take_place(
+        &mut self,
+        client: ClientId,
+        topic: TopicId,
+        seq: u64,
+        conflate: Option<Duration>,
+    ) -> Result<u32, Refusal> {
         debug_assert_eq!(self.numbering(topic).1, seq, "who joins knows of everything before");
         let known = self.topics.get_mut(topic).expect("who joins has just looked at it");
-        if known.unsettled.is_empty() {
-            known.subscribers.push(client);
-            return known.subscribers.len() as u32 - 1;
-        }
-        known.newcomers.push((client, seq));
-        Subscription::NEWCOMER
+        known.take_in(client, seq, conflate)
     }
 
     /// `client` leaves an attached channel.
@@ -406,11 +449,9 @@ impl Hub {
         self.counts.subscriptions -= 1;
         let forgotten = self.clients.outbox_mut(client).and_then(|outbox| outbox.forget(topic));
         let known = self.topics.get(topic).expect("a topic outlives its subscribers");
-        let newcomer = known.newcomers.iter().find(|(newcomer, _)| *newcomer == client);
-        let offered = match (self.clients.recovery_mut(client, topic), newcomer) {
-            (Some(recovery), _) => recovery.position(),
-            (None, Some((_, seq))) => *seq,
-            (None, None) => known.settled_seq,
+        let offered = match self.clients.recovery_mut(client, topic) {
+            Some(recovery) => recovery.position(),
+            None => known.offered(client, subscription.position),
         };
         let last = forgotten.map_or(offered, |first| first - 1);
         if id.is_some() {
@@ -422,36 +463,20 @@ impl Hub {
         Ok(())
     }
 
-    /// Takes `client` off the topic's list; the last one on the list takes its place. When
-    /// settling has stopped half-way through the list, those who have had their turn stay before
-    /// the cursor and the others behind it.
-    fn leave(&mut self, client: ClientId, Subscription { topic, position }: Subscription) {
-        if position == Subscription::RECOVERING {
+    /// Takes `client` off the topic's list.
+    fn leave(&mut self, client: ClientId, subscription: Subscription) {
+        let topic = subscription.topic;
+        if subscription.position == Subscription::RECOVERING {
             return self.end_recovery(client, topic);
         }
         let known = self.topics.get_mut(topic).expect("a topic outlives its subscribers");
         let is_settling = self.unsettled.get(self.cursor.topic) == Some(&topic);
-        let cursor = if is_settling { self.cursor.client } else { 0 };
-        if position == Subscription::NEWCOMER {
-            let at = known.newcomers.iter().position(|(newcomer, _)| *newcomer == client);
-            let at = at.expect("a newcomer is on the list");
-            known.newcomers.remove(at);
-            self.cursor.client -= usize::from(known.subscribers.len() + at < cursor);
-            return;
-        }
-        let position = position as usize;
-        let mut vacant = position;
-        if position < cursor {
-            vacant = (cursor - 1).min(known.subscribers.len() - 1);
-            known.subscribers.swap(position, vacant);
-            self.cursor.client -= 1;
-        }
-        known.subscribers.swap_remove(vacant);
-        for place in [position, vacant] {
-            let Some(moved) = known.subscribers.get(place) else { continue };
-            let moved = self.clients.get_mut(*moved).expect("subscribers are open");
-            let subscription = moved.subscriptions.iter_mut().find(|s| s.topic == topic);
-            subscription.expect("a subscriber has a subscription").position = place as u32;
+        let (cursor, clients) = (&mut self.cursor.client, &mut self.clients);
+        // Settling may have stopped half-way through the list.
+        let cursor = if is_settling { cursor } else { &mut 0 };
+        match &mut known.conflation {
+            None => known.audience.leave(client, subscription, cursor, clients),
+            Some(conflation) => conflation.leave(client, subscription, cursor, clients),
         }
     }
 

@@ -1,8 +1,10 @@
 //! The hub as its clients see it: what is gathered for them is read with a client's decoder.
 
+mod conflation;
 mod dialects;
 mod formats;
 mod mesh;
 mod single;
+mod stale;
 pub(crate) mod wire;
 mod world;

@@ -5,16 +5,19 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use foldhash::SharedSeed;
 use foldhash::quality::SeedableRandomState;
 
+use super::audience::Audience;
+use super::conflation::Conflation;
 use super::history::History;
 use super::keys::Keys;
-use super::recall::Recall;
 use super::recovery::Recovering;
 use super::segment::{Meter, Segment, SegmentBuilder};
-use super::{ClientId, Epoch, RequestId, Rule, ShardIndex, TopicId};
+use super::subscribe::Terms;
+use super::{ClientId, Epoch, KeyWindow, Refusal, RequestId, Rule, ShardIndex, TopicId};
 use crate::mem::{Key, Table};
 use crate::proto::envelope;
 use crate::time::Time;
@@ -33,6 +36,10 @@ pub(super) struct Topics {
     pub(super) idle: VecDeque<(Time, TopicId)>,
     /// When the oldest message of each history becomes too old, or did when last looked at.
     pub(super) expiries: BinaryHeap<Reverse<(Time, TopicId)>>,
+    /// When what waits in each group of a conflated channel is due, and the group's interval.
+    pub(super) flushes: BinaryHeap<Reverse<(Time, TopicId, Duration)>>,
+    /// Bytes of what waits there.
+    pub(super) conflated: Meter,
 }
 
 /// One channel.
@@ -45,10 +52,10 @@ pub(super) struct Topic {
     pub(super) state: State,
     /// The numbering, if this shard is the home.
     pub(super) home: Option<Home>,
-    /// Clients that every message is offered to.
-    pub(super) subscribers: Vec<ClientId>,
-    /// Clients that joined since the last settling, and the `seq` after which they are owed.
-    pub(super) newcomers: Vec<(ClientId, u64)>,
+    /// Clients that every message is offered to; nobody where messages are conflated.
+    pub(super) audience: Audience,
+    /// Those who get the newest messages only, where the channel's rule says so.
+    pub(super) conflation: Option<Box<Conflation>>,
     /// What those need who are not on the list yet because they were away, if there are any.
     pub(super) recovering: Option<Box<Recovering>>,
     /// Messages that no subscriber has been offered yet.
@@ -78,7 +85,7 @@ pub(super) struct Waiting {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
-    Subscribe(Option<Recall>),
+    Subscribe(Terms),
     Unsubscribe,
 }
 
@@ -110,6 +117,8 @@ impl Topics {
             shards,
             idle: VecDeque::new(),
             expiries: BinaryHeap::new(),
+            flushes: BinaryHeap::new(),
+            conflated: Meter::default(),
         }
     }
 
@@ -159,12 +168,17 @@ impl Topics {
         let topic = Topic {
             prefix: envelope::message_prefix(&name),
             name: Arc::clone(&name),
-            rule,
             state,
             home,
             recovering: None,
-            subscribers: Vec::new(),
-            newcomers: Vec::new(),
+            audience: Audience::default(),
+            conflation: rule.conflate.interval.map(|interval| {
+                let key = rule.conflate.key.clone();
+                let meter = self.conflated.clone();
+                let intervals = interval..=rule.interval_max().max(interval);
+                Box::new(Conflation::new(key, intervals, self.hasher.clone(), meter))
+            }),
+            rule,
             unsettled: VecDeque::new(),
             listed: false,
             settled_seq: 0,
@@ -185,12 +199,12 @@ impl Topics {
 
 impl Home {
     /// Whether something is kept for the sake of which the numbering goes on.
-    pub(super) fn has_something_kept(&mut self, rule: Rule, now: Time) -> bool {
+    pub(super) fn has_something_kept(&mut self, rule: KeyWindow, now: Time) -> bool {
         if let Some(history) = &mut self.history {
             history.trim(now);
         }
         if let Some(keys) = &mut self.keys {
-            keys.trim(rule.keys, now);
+            keys.trim(rule, now);
             self.keys.take_if(|keys| keys.is_empty());
         }
         self.keys.is_some() || self.history.as_ref().is_some_and(|history| !history.is_empty())
@@ -198,10 +212,46 @@ impl Home {
 }
 
 impl Topic {
+    /// Whether somebody here is to be offered its messages.
+    pub(super) fn has_audience(&self) -> bool {
+        !self.audience.is_empty()
+            || self.conflation.as_ref().is_some_and(|conflation| conflation.has_audience())
+    }
+
+    /// How often somebody gets messages that has asked for `asked`, if they are conflated.
+    pub(super) fn interval(&self, asked: Option<Duration>) -> Option<Duration> {
+        self.conflation.as_ref().map(|conflation| conflation.interval(asked))
+    }
+
+    /// Takes in `client`, which is owed everything after `seq`, the newest message; returns its place.
+    pub(super) fn take_in(
+        &mut self,
+        client: ClientId,
+        seq: u64,
+        asked: Option<Duration>,
+    ) -> Result<u32, Refusal> {
+        if let Some(conflation) = &mut self.conflation {
+            return conflation.take_in(client, seq, asked);
+        }
+        Ok(match self.unsettled.is_empty() {
+            true => self.audience.subscribe(client),
+            false => self.audience.welcome(client, seq),
+        })
+    }
+
+    /// The last message that `client`, which is in the place `position`, has been offered or is not
+    /// owed.
+    pub(super) fn offered(&self, client: ClientId, position: u32) -> u64 {
+        if let Some(conflation) = &self.conflation {
+            return conflation.offered(client, position);
+        }
+        self.audience.newcomer(client).unwrap_or(self.settled_seq)
+    }
+
     /// Whether no client and no other shard wants this channel.
     pub(super) fn is_deserted(&self) -> bool {
-        self.subscribers.is_empty()
-            && self.newcomers.is_empty()
+        self.audience.is_empty()
+            && self.conflation.as_ref().is_none_or(|conflation| conflation.is_idle())
             && self.recovering.is_none()
             && self.unsettled.is_empty()
             && !self.listed

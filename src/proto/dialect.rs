@@ -90,7 +90,11 @@ fn write_payload(out: &mut Vec<u8>, payload: &[u8]) {
 }
 
 /// The payload of a message, as it was published.
-fn payload_of(object: &[u8]) -> &[u8] {
+///
+/// # Panics
+/// When `object` is not one of our own messages.
+#[must_use]
+pub fn payload_of(object: &[u8]) -> &[u8] {
     let mut members = json::members(object).expect("a message is an object").flatten();
     members.find(|member| member.is_named("payload")).expect("a message has a payload").value
 }

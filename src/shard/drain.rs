@@ -95,6 +95,7 @@ impl<D: Driver> Shard<D> {
         // A publish is acknowledged only when its message is in the mailbox of every shard with
         // subscribers: with the mailbox heard, nothing that was acknowledged is missing.
         self.hear_all(now);
+        self.hub.stop_conflating();
         self.settle(now);
         while let Some(drain) = self.drain.as_mut().filter(|drain| is_due(drain)) {
             let Some((_, socket)) = drain.goodbyes.pop() else { return };

@@ -58,6 +58,8 @@ pub struct Metrics {
     pub dropped_newest: Number,
     /// Messages lost at the memory ceiling.
     pub dropped_memory: Number,
+    /// Messages lost because they were too old.
+    pub dropped_stale: Number,
     /// Gap notices sent.
     pub gaps: Number,
     /// Bytes received.

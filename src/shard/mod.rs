@@ -205,7 +205,7 @@ impl<D: Driver> Shard<D> {
             Completion::Received { socket, buffer } => self.receive(now, socket, buffer),
             Completion::Accepted { socket, peer } => self.accept(now, socket, peer),
             Completion::AcceptFailed { error } => self.accept_failed(now, &error),
-            Completion::Writable { socket } => self.hub.unblocked(socket),
+            Completion::Writable { socket } => self.hub.unblocked(socket, now),
             Completion::EndOfStream { socket } => self.end_of_stream(now, socket),
             Completion::Failed { socket, error } => self.failed(now, socket, &error),
             Completion::ListenerClosed => self.listener_closed(),
@@ -223,8 +223,8 @@ impl<D: Driver> Shard<D> {
             return Some(Duration::ZERO);
         }
         let drain = self.drain.as_ref().map(|drain| drain.next(now));
-        let deadlines =
-            [self.wheel.next(), self.hub.next_channel_expiry(), self.accept_again, drain];
+        let (expiry, flush) = (self.hub.next_channel_expiry(), self.hub.next_flush());
+        let deadlines = [self.wheel.next(), expiry, flush, self.accept_again, drain];
         let next = deadlines.into_iter().flatten().min().map(|deadline| deadline.since(now));
         if self.post.is_congested() {
             return Some(next.map_or(CONGESTED_REST, |rest| rest.min(CONGESTED_REST)));

@@ -117,9 +117,11 @@ impl Answers {
 pub(super) const fn status(refusal: hub::Refusal) -> u16 {
     match refusal {
         hub::Refusal::ChannelsExhausted | hub::Refusal::Overloaded => 503,
-        hub::Refusal::TooManyChannels | hub::Refusal::TooManyWishes => 429,
+        hub::Refusal::TooManyChannels
+        | hub::Refusal::TooManyIntervals
+        | hub::Refusal::TooManyWishes => 429,
         hub::Refusal::NotSubscribed => 404,
-        hub::Refusal::AlreadySubscribed => 400,
+        hub::Refusal::AlreadySubscribed | hub::Refusal::NotConflated => 400,
     }
 }
 

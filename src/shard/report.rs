@@ -19,6 +19,7 @@ impl<D: Driver> Shard<D> {
             (&metrics.dropped_oldest, flow.dropped_oldest),
             (&metrics.dropped_newest, flow.dropped_newest),
             (&metrics.dropped_memory, flow.dropped_memory),
+            (&metrics.dropped_stale, flow.dropped_stale),
             (&metrics.gaps, flow.gaps),
             (&metrics.blocked, flow.blocked),
             (&metrics.segments_bytes, self.hub.segments_bytes() as u64),

@@ -2,7 +2,7 @@
 
 use super::publish::{self, Answers};
 use crate::conn::{EndReason, Payload};
-use crate::hub::{Browse, ClientId, Hub, Publish, Recall, Refusal};
+use crate::hub::{Browse, ClientId, Hub, Publish, Recall, Refusal, Terms};
 use crate::limits::TEXT_KEPT_BYTES_MAX;
 use crate::proto::envelope::{self, NotJson, Parser, Request};
 use crate::proto::msgpack::{self, Fault, binary};
@@ -77,8 +77,9 @@ impl Requests {
             }
         };
         let done = match request {
-            Request::Subscribe { channel, since } => {
-                hub.subscribe(client, id, channel, since.map(Recall::from), replies, now)
+            Request::Subscribe { channel, since, conflate } => {
+                let terms = Terms { since: since.map(Recall::from), conflate };
+                hub.subscribe(client, id, channel, terms, replies, now)
             }
             Request::Unsubscribe { channel } => hub.unsubscribe(client, id, channel, replies, now),
             Request::Publish { channel, payload, key } => {

@@ -5,14 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use simd_json::prelude::*;
 
-use crate::ledger::Ledger;
+use crate::ledger::{self, Ledger};
 use crate::listener::Listening;
 use crate::reached::{Reached, Situation};
 
 /// What a peer has asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    Subscribe(String),
+    /// To what, and when it was asked.
+    Subscribe(String, u64),
     Resume(String, Since),
     Unsubscribe(String),
     Publish(usize),
@@ -89,6 +90,51 @@ struct Following {
     after_gap: bool,
     /// Whether it was one of messages that others got.
     after_loss: bool,
+    /// Where it gets the newest messages only.
+    conflated: Option<Conflated>,
+}
+
+/// What somebody knows of a channel that is conflated.
+#[derive(Debug)]
+struct Conflated {
+    /// Milliseconds between two messages of a key, as the server says.
+    interval_ms: u64,
+    /// When it asked for what comes next, if it did not ask for what it had missed.
+    asked_at: Option<u64>,
+    /// The last message before the subscription.
+    joined: u64,
+    /// The newest message of each key, and how many there were.
+    keys: BTreeMap<Option<usize>, (u64, u64)>,
+    /// What was told as lost.
+    gaps: Vec<(u64, u64)>,
+}
+
+impl Conflated {
+    /// Message `seq` has come, which has this key.
+    fn hear(&mut self, key: Option<usize>, seq: u64, now: u64, is_strict: bool) {
+        let (newest, count) = self.keys.entry(key).or_default();
+        assert!(seq > *newest, "the messages of a key keep their order");
+        (*newest, *count) = (seq, *count + 1);
+        let Some(asked_at) = self.asked_at.filter(|_| is_strict) else { return };
+        let intervals = (now / 1_000 - asked_at / 1_000) / self.interval_ms;
+        assert!(
+            *count <= intervals + 1,
+            "{count} messages of key {key:?} in {intervals} intervals of {} ms",
+            self.interval_ms
+        );
+    }
+
+    /// What is the newest of each key by what is known, has come or was told as lost.
+    fn check(&self, channel: &str, last: u64, newest: &BTreeMap<Option<usize>, u64>) {
+        for (key, seq) in newest {
+            let had = self.keys.get(key).map_or(self.joined, |(had, _)| *had);
+            let is_lost = self.gaps.iter().any(|(from, to)| (from..=to).contains(&seq));
+            assert!(
+                *seq <= had || *seq > last || *seq <= self.joined || is_lost,
+                "{channel} {seq} is the newest of key {key:?} and was never told; {had} was"
+            );
+        }
+    }
 }
 
 /// What a peer knows.
@@ -111,12 +157,21 @@ pub struct Account {
     welcomed: bool,
     /// It was told to come back later.
     pub told_to_go: bool,
+    /// Whether the server has no reason to send what is conflated before its time.
+    pub is_strict: bool,
+    /// Whether payloads have keys.
+    pub has_keys: bool,
+    /// When the message that it hears had left the server.
+    pub left_at: u64,
+    /// How old messages may be then, in channels that are conflated and in others.
+    pub max_ages_ms: [Option<u64>; 2],
 }
 
 impl Account {
     /// It begins to follow `channel` from there on.
     pub fn follow(&mut self, channel: &str, Position { epoch, seq }: Position) {
-        let following = Following { epoch, last: seq, after_gap: false, after_loss: false };
+        let following =
+            Following { epoch, last: seq, after_gap: false, after_loss: false, conflated: None };
         let before = self.following.insert(channel.to_owned(), following);
         assert!(before.is_none(), "nobody is subscribed twice: {channel}");
     }
@@ -146,7 +201,8 @@ impl Account {
         assert_eq!(said.get("id"), None, "nobody gave it a number: {text}");
         let ask = match listening.since(&channel) {
             Some(since) => Ask::Resume(channel, since.clone()),
-            None => Ask::Subscribe(channel),
+            // Whenever that was.
+            None => Ask::Subscribe(channel, 0),
         };
         self.subscribed(Some(ask), &said, text, reached);
     }
@@ -232,6 +288,17 @@ impl Account {
         })
     }
 
+    /// It follows what it follows with the newest value of each key.
+    pub fn check_newest_of_keys(&self, ledger: &Ledger, reached: &mut Reached) {
+        let conflated = self.following.iter();
+        let conflated =
+            conflated.filter_map(|(channel, it)| Some((channel, it, it.conflated.as_ref()?)));
+        for (channel, following, conflated) in conflated.filter(|_| self.has_keys) {
+            conflated.check(channel, following.last, &ledger.newest_of_keys(channel));
+            reached.count(Situation::NewestOfKeysHeard);
+        }
+    }
+
     /// Channels that it follows.
     pub fn channels(&self) -> impl Iterator<Item = &String> {
         self.following.keys()
@@ -293,9 +360,14 @@ impl Account {
     pub fn hear(&mut self, text: &str, now: u64, ledger: &mut Ledger, reached: &mut Reached) {
         if let Some(rest) = text.strip_prefix(r#"{"type":"message","channel":""#) {
             let (channel, rest) = rest.split_once(r#"","seq":"#).expect("channel, then seq");
-            let (seq, rest) = rest.split_once(r#","payload":"#).expect("seq, then payload");
+            let (numbers, rest) = rest.split_once(r#","payload":"#).expect("seq, then payload");
             let payload = rest.strip_suffix('}').expect("an object ends");
-            return self.message(channel, seq.parse().expect("a number"), payload, ledger, reached);
+            let number = |text: &str| text.parse().expect("a number");
+            let (from, seq) = match numbers.split_once(r#","from":"#) {
+                None => (number(numbers), number(numbers)),
+                Some((seq, from)) => (number(from), number(seq)),
+            };
+            return self.message(channel, (from, seq), payload, now, ledger, reached);
         }
         let mut bytes = text.as_bytes().to_vec();
         let said = simd_json::to_borrowed_value(&mut bytes);
@@ -334,8 +406,10 @@ impl Account {
                 let Some(id) = said.get_u64("id") else { return };
                 let ask = self.asked.remove(&id).unwrap_or_else(|| panic!("{text}"));
                 let codes: &[&str] = match &ask {
-                    Ask::Subscribe(_) | Ask::Resume(..) => &[
+                    Ask::Subscribe(..) | Ask::Resume(..) => &[
                         "already_subscribed",
+                        "not_conflated",
+                        "too_many_intervals",
                         "too_many_channels",
                         "channels_exhausted",
                         "too_many_requests",
@@ -364,16 +438,25 @@ impl Account {
         let string = |name| said.get_str(name).unwrap_or_else(|| panic!("{text}: {name}"));
         let number = |name| said.get_u64(name).unwrap_or_else(|| panic!("{text}: {name}"));
         let (channel, epoch, newest) = (string("channel"), string("epoch"), number("seq"));
-        let last = match ask {
-            Some(Ask::Subscribe(asked)) if asked == channel => newest,
+        let (last, asked_at) = match ask {
+            Some(Ask::Subscribe(asked, at)) if asked == channel => (newest, Some(at)),
             Some(Ask::Resume(asked, since)) if asked == channel => {
                 let lost = said.get_str("reason");
                 assert_eq!(said.get_bool("recovered"), Some(lost.is_none()), "{text}");
-                since.check(epoch, newest, number("from"), lost, reached)
+                (since.check(epoch, newest, number("from"), lost, reached), None)
             }
             ask => panic!("{ask:?} was answered by {text}"),
         };
         self.follow(channel, Position { epoch: epoch.into(), seq: last });
+        let conflated = said.get_str("conflate").map(|interval| Conflated {
+            interval_ms: millis(interval),
+            asked_at,
+            joined: last,
+            keys: BTreeMap::new(),
+            gaps: Vec::new(),
+        });
+        assert_eq!(conflated.is_some(), channel.starts_with("flow"), "{text}");
+        self.following.get_mut(channel).expect("it follows now").conflated = conflated;
     }
 
     fn ack(
@@ -404,15 +487,17 @@ impl Account {
     fn message(
         &mut self,
         channel: &str,
-        seq: u64,
+        (from, seq): (u64, u64),
         payload: &str,
+        now: u64,
         ledger: &mut Ledger,
         reached: &mut Reached,
     ) {
         assert!(self.welcomed, "the welcome comes first");
         let following = self.following.get_mut(channel);
         let following = following.unwrap_or_else(|| panic!("{channel} {seq} for no subscriber"));
-        assert_eq!(seq, following.last + 1, "{channel}: the next message, or a gap before it");
+        assert_eq!(from, following.last + 1, "{channel}: the next message, or a gap before it");
+        assert!(from == seq || from < seq && channel.starts_with("flow"), "{channel} {seq}");
         following.last = seq;
         self.received += 1;
         following.after_loss = false;
@@ -420,7 +505,18 @@ impl Account {
             reached.count(Situation::MessageAfterGap);
         }
         let epoch = following.epoch.clone();
-        ledger.delivered(channel, &epoch, seq, payload);
+        let publication = ledger.delivered(channel, &epoch, seq, payload);
+        if let Some(conflated) = &mut following.conflated {
+            let key = ledger::key(publication).filter(|_| self.has_keys);
+            conflated.hear(key, seq, now, self.is_strict);
+            reached.add(Situation::OthersCovered, u64::from(from < seq));
+        }
+        let max_age = self.max_ages_ms[usize::from(!channel.starts_with("flow"))];
+        if let Some(max_age) = max_age {
+            let published = ledger.numbered_at(channel, &epoch, seq);
+            let age = (self.left_at / 1_000).saturating_sub(published / 1_000);
+            assert!(age <= max_age, "{channel} {seq} was {age} ms old when it left");
+        }
         let unanswered = self.pings.front().and_then(|(_, _, heard)| *heard);
         if let Some(heard) = unanswered {
             assert!(
@@ -437,9 +533,14 @@ impl Account {
         assert_eq!(from, following.last + 1, "{channel}: a gap begins where the last one ended");
         assert!(to >= from, "a gap has a length");
         following.last = to;
+        if let Some(conflated) = &mut following.conflated {
+            conflated.gaps.push((from, to));
+            reached.count(Situation::GapWhereConflated);
+        }
         let (situation, is_counted) = match reason {
             "slow_consumer" => (Situation::GapForSlowness, true),
             "memory" => (Situation::GapForMemory, true),
+            "stale" => (Situation::GapForStaleness, true),
             // It was never offered: nobody was slow.
             "too_old" => (Situation::GapForAge, false),
             "limit" => (Situation::GapForLimit, false),
@@ -453,4 +554,16 @@ impl Account {
             reached.count(Situation::GapAfterGap);
         }
     }
+}
+
+/// A duration as the server writes it.
+fn millis(written: &str) -> u64 {
+    let (number, unit) = match written.strip_suffix("ms") {
+        Some(number) => (number, 1),
+        None => (
+            written.trim_end_matches(['s', 'm']),
+            if written.ends_with('m') { 60_000 } else { 1_000 },
+        ),
+    };
+    number.parse::<u64>().expect("a number and a unit") * unit
 }

@@ -28,6 +28,8 @@ struct Publication {
     channel: String,
     /// The connection it came through; messages of one keep their order.
     publisher: u64,
+    /// When it was said first.
+    at: u64,
     bytes: usize,
     /// It was said a second time; the first time may have been taken.
     is_repeated: bool,
@@ -48,12 +50,19 @@ enum Fate {
 
 impl Ledger {
     /// Somebody publishes; returns the payload, which says which message it is.
-    pub fn publish(&mut self, channel: &str, publisher: u64, bytes: usize) -> (usize, String) {
+    pub fn publish(
+        &mut self,
+        channel: &str,
+        publisher: u64,
+        bytes: usize,
+        now: u64,
+    ) -> (usize, String) {
         let number = self.publications.len();
         let (channel, fate) = (channel.to_owned(), Fate::Unknown);
         self.publications.push(Publication {
             channel,
             publisher,
+            at: now,
             bytes,
             is_repeated: false,
             fate,
@@ -96,8 +105,8 @@ impl Ledger {
         *fate = Fate::Refused;
     }
 
-    /// A subscriber receives it.
-    pub fn delivered(&mut self, channel: &str, epoch: &str, seq: u64, said: &str) {
+    /// A subscriber receives it; returns which publication it is.
+    pub fn delivered(&mut self, channel: &str, epoch: &str, seq: u64, said: &str) -> usize {
         let number = said.strip_prefix(r#"{"p":"#).and_then(|rest| rest.split_once(','));
         let publication: usize = number
             .and_then(|(digits, _)| digits.parse().ok())
@@ -119,6 +128,36 @@ impl Ledger {
         let numbering = self.numberings.entry((channel.to_owned(), epoch.to_owned())).or_default();
         let there = *numbering.seen.entry(seq).or_insert(publication);
         assert_eq!(there, publication, "{channel} {seq} is one message for all");
+        publication
+    }
+
+    /// When message `seq` had its number.
+    pub fn numbered_at(&self, channel: &str, epoch: &str, seq: u64) -> u64 {
+        let progress = &self.numberings[&(channel.to_owned(), epoch.to_owned())].progress;
+        let first = progress.partition_point(|(_, reached)| *reached < seq);
+        progress.get(first).expect("what was delivered has a number").0
+    }
+
+    /// The newest message of each key that is known to be of the present life of `channel`.
+    pub fn newest_of_keys(&self, channel: &str) -> BTreeMap<Option<usize>, u64> {
+        let mut newest = BTreeMap::new();
+        let Some((epoch, _)) = self.homes.get(channel) else { return newest };
+        let numbering = &self.numberings[&(channel.to_owned(), epoch.clone())];
+        let began = numbering.progress.first().map_or(u64::MAX, |(began, _)| *began);
+        for (number, publication) in self.publications.iter().enumerate() {
+            if publication.channel != channel {
+                continue;
+            }
+            let seq = match (&publication.seen, publication.fate) {
+                (Some((seen, seq)), _) if seen == epoch => *seq,
+                // What was said in this life has its number of no life before.
+                (None, Fate::Acked { seq, .. }) if publication.at > began => seq,
+                _ => continue,
+            };
+            let place = newest.entry(key(number)).or_default();
+            *place = seq.max(*place);
+        }
+        newest
     }
 
     /// A channel's home says how far its numbering has come. True when it has begun anew.
@@ -188,9 +227,15 @@ impl Ledger {
     }
 }
 
+/// The value of the member `k` of a payload, if it has one.
+pub fn key(number: usize) -> Option<usize> {
+    Some(number % 5).filter(|key| *key < 4)
+}
+
 /// A payload of about `bytes` that says which message it is, with bytes that nobody may touch.
 fn payload(number: usize, bytes: usize) -> String {
     const FILL: [&str; 4] = ["x", "\u{e9}", "\\u00e9", "\\\""];
     let fill = FILL[number % FILL.len()].repeat(bytes / FILL[number % FILL.len()].len());
-    format!(r#"{{"p":{number},"x":"{fill}","big":123456789012345678901234567890, "z":-0.0}}"#)
+    let key = key(number).map_or_else(String::new, |key| format!(r#", "k":{key} "#));
+    format!(r#"{{"p":{number},"x":"{fill}"{key},"big":123456789012345678901234567890, "z":-0.0}}"#)
 }

@@ -199,6 +199,13 @@ impl Peer {
         }
     }
 
+    /// It has the newest value of each key in channels that are conflated.
+    pub fn check_newest_of_keys(&self, scene: &mut Scene<'_>) {
+        if let Some(life) = self.life.as_ref().filter(|_| self.is_well()) {
+            life.account.check_newest_of_keys(scene.ledger, scene.reached);
+        }
+    }
+
     /// Everything heals: it reads, says things whole, and lets go of what is beyond repair.
     pub fn heal(&mut self, scene: &mut Scene<'_>) {
         self.rest_until = 0;
@@ -233,6 +240,9 @@ impl Peer {
 
     fn read(&mut self, scene: &mut Scene<'_>) {
         let Some(life) = &mut self.life else { return };
+        life.account.is_strict = scene.draining.is_none() && scene.plan.has_plenty();
+        life.account.has_keys = scene.plan.has_keys();
+        life.account.max_ages_ms = scene.plan.max_ages_ms();
         let view = scene.network.view(life.link);
         let bytes = match life.reading {
             Reading::Eager => usize::MAX,
@@ -253,7 +263,7 @@ impl Peer {
             life.read_at = scene.now;
         }
         let cuts = scene.network.take_partial_sends(life.link);
-        life.reader.feed(&bytes, cuts);
+        life.reader.feed(&bytes, cuts, scene.network.take_sends(life.link));
         if bytes.len() < view.readable {
             self.look_at = Some(scene.now + self.random.u64(1_000..20_000));
         }
@@ -337,11 +347,12 @@ impl Peer {
                 assert!(allowed.contains(&status), "status {status} in {:?}", life.stage);
                 life.stage = Stage::Leaving;
             }
-            Read::Text { text, compressed } => {
+            Read::Text { text, compressed, left_at } => {
                 if compressed {
                     reached.count(Situation::CompressedMessage);
                 }
                 assert_ne!(life.stage, Stage::Shaking, "the answer comes before any frame");
+                life.account.left_at = left_at;
                 life.account.hear(&text, scene.now, scene.ledger, reached);
             }
             Read::Ping(payload) => {
@@ -494,7 +505,7 @@ impl Peer {
         let bytes_max = scene.plan.habits.payload_bytes_max;
         // The envelope around it takes its part of what a message may have.
         let bytes_max = bytes_max.min(scene.plan.settings.conn.message_bytes_max - 256);
-        scene.ledger.publish(channel, life.id, random.usize(..=bytes_max))
+        scene.ledger.publish(channel, life.id, random.usize(..=bytes_max), scene.now)
     }
 
     /// One thing that somebody with an open connection does.
@@ -531,9 +542,12 @@ impl Peer {
         let id = *scene.next_id;
         match act.expect("one of them") {
             0 if random.u16(..1000) < habits.resume => life.resume(random, id, &channel),
-            0 => life.ask(random, id, Ask::Subscribe(channel.clone()), || {
-                format!(r#"{{"type":"subscribe","id":{id},"channel":"{channel}"}}"#)
-            }),
+            0 => {
+                let conflate = Self::asked_interval(random, &channel, scene.reached);
+                life.ask(random, id, Ask::Subscribe(channel.clone(), scene.now), || {
+                    format!(r#"{{"type":"subscribe","id":{id},"channel":"{channel}"{conflate}}}"#)
+                });
+            }
             1 => {
                 let channel = random
                     .choice(life.account.channels().collect::<Vec<_>>())
@@ -612,6 +626,17 @@ impl Peer {
             }
             _ => {}
         }
+    }
+
+    /// Some want the newest messages less often than the rule says.
+    fn asked_interval(random: &mut fastrand::Rng, channel: &str, reached: &mut Reached) -> String {
+        // Where nothing is conflated, that is an error, and hardly ever asked for.
+        let one_in = if channel.starts_with("flow") { 3 } else { 50 };
+        if random.u8(..one_in) > 0 {
+            return String::new();
+        }
+        reached.count(Situation::IntervalAskedFor);
+        format!(r#","conflate":"{}ms""#, random.u64(1..30) * 100)
     }
 
     fn publish(life: &mut Life, random: &mut fastrand::Rng, channel: &str, scene: &mut Scene<'_>) {

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use ringcast::conn;
-use ringcast::hub::{self, Capacity, ChannelRule, KeyWindow, Overflow, Retention, Rule, Rules};
+use ringcast::hub::{
+    self, Capacity, ChannelRule, Conflate, KeyWindow, Overflow, Retention, Rule, Rules,
+};
 use ringcast::io::sim::{Faults, Line};
 use ringcast::proto::http::Cors;
 use ringcast::shard::{MailboxRoom, Settings};
@@ -224,6 +226,7 @@ impl Plan {
             2 => plan.into_rush(&mut draw),
             3 | 4 => plan.into_return(&mut draw),
             5 => plan.into_post_office(&mut draw),
+            6 => plan.into_market(&mut draw),
             _ => plan,
         }
     }
@@ -318,6 +321,20 @@ impl Plan {
         self
     }
 
+    /// Everything is conflated, and far more is published than anybody sees.
+    fn into_market(mut self, draw: &mut Draw) -> Self {
+        self.peers = draw.0.u32(4..40);
+        self.channels = (0..draw.0.u32(1..4)).map(|number| format!("flow{number}")).collect();
+        self.settings.hub.channels_max = 1_000;
+        self.settings.hub.memory_bytes_max = 4 * PLENTY;
+        (self.connections_max, self.per_address_max) = (1_000, None);
+        let habits = &mut self.habits;
+        (habits.publish, habits.subscribe) = (60, draw.0.u32(4..20));
+        habits.unsubscribe = habits.unsubscribe.min(4);
+        habits.pause_us = habits.pause_us.min(20_000);
+        self
+    }
+
     /// The server drains while mailboxes are full and shards stall, and soon.
     fn into_departure(mut self, draw: &mut Draw) -> Self {
         self.ending = Ending::DrainedInTrouble(draw.0.u16(500..1000));
@@ -345,9 +362,27 @@ impl Plan {
         self.channels.iter().any(|channel| rules.of(channel).overflow == Overflow::Close)
     }
 
+    /// Whether memory is never short for messages.
+    pub fn has_plenty(&self) -> bool {
+        self.settings.hub.memory_bytes_max >= PLENTY
+    }
+
+    /// Whether what is conflated is so by key.
+    pub fn has_keys(&self) -> bool {
+        self.settings.hub.rules.of("flow").conflate.key.is_some()
+    }
+
+    /// How old a message may be when it leaves, where messages are conflated and elsewhere.
+    pub fn max_ages_ms(&self) -> [Option<u64>; 2] {
+        ["flow", "old"].map(|channel| {
+            let max_age = self.settings.hub.rules.of(channel).max_age;
+            max_age.map(|max_age| max_age.as_millis() as u64)
+        })
+    }
+
     /// For how long something is kept at most after nobody wants it any more.
     pub fn kept_for_max(&self) -> Duration {
-        let rule = self.settings.hub.rules.default;
+        let rule = &self.settings.hub.rules.default;
         rule.history.age.max(if self.habits.keyed > 0 { rule.keys.age } else { Duration::ZERO })
     }
 
@@ -428,9 +463,10 @@ fn habits(draw: &mut Draw) -> Habits {
 
 fn channels(draw: &mut Draw) -> Vec<String> {
     (0..draw.scale(1, 16))
-        .map(|number| match draw.0.u32(..5) {
+        .map(|number| match draw.0.u32(..6) {
             0 => format!("new{number}"),
             1 => format!("close{number}"),
+            2 => format!("flow{number}"),
             _ => format!("old{number}"),
         })
         .collect()
@@ -443,8 +479,15 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
     let ordinary = rule(draw);
     let rule = |pattern: &str, overflow| ChannelRule {
         pattern: pattern.into(),
-        rule: Rule { overflow, ..ordinary },
+        rule: Rule { overflow, ..ordinary.clone() },
     };
+    let mut flow = rule("flow*", Overflow::DropOldest);
+    flow.rule.conflate = Conflate {
+        key: (!draw.one_in(4)).then(|| "k".into()),
+        interval: Some(draw.millis(10, 2_000)),
+    };
+    let interval = flow.rule.conflate.interval.unwrap_or_default();
+    flow.rule.max_age = ordinary.max_age.map(|max_age| max_age.max(interval * 2));
     Settings {
         conn: conn::Settings {
             message_bytes_max: draw.scale(512, 8_192) as usize,
@@ -482,8 +525,9 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
                 rules: vec![
                     rule("new*", Overflow::DropNewest),
                     rule("close*", if closes { Overflow::Close } else { Overflow::DropOldest }),
+                    flow,
                 ],
-                default: ordinary,
+                default: ordinary.clone(),
             },
         },
         drain_window: draw.millis(500, 30_000),
@@ -500,7 +544,8 @@ fn rule(draw: &mut Draw) -> Rule {
         bytes: draw.scale(200, 200_000) as usize,
     };
     let keys = KeyWindow { age: Duration::from_secs(10_000), keys: 1_000_000 };
-    Rule { overflow: Overflow::DropOldest, history, keys }
+    let max_age = draw.one_in(4).then(|| draw.millis(20, 10_000));
+    Rule { history, keys, max_age, ..Rule::default() }
 }
 
 fn room(draw: &mut Draw) -> MailboxRoom {

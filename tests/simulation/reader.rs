@@ -27,6 +27,8 @@ pub enum Read {
     Text {
         text: String,
         compressed: bool,
+        /// When the server's kernel had its first byte.
+        left_at: u64,
     },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
@@ -73,13 +75,17 @@ pub struct Reader {
     closed: bool,
     /// Where sends ended before their end.
     cuts: Vec<u64>,
+    /// Where sends ended, and when they were made.
+    sends: VecDeque<(u64, u64)>,
 }
 
 impl Reader {
-    /// Bytes arrived; `cuts` are the ends of sends that were not whole.
-    pub fn feed(&mut self, bytes: &[u8], cuts: Vec<u64>) {
+    /// Bytes arrived; `cuts` are the ends of sends that were not whole, `sends` those of all with their
+    /// times.
+    pub fn feed(&mut self, bytes: &[u8], cuts: Vec<u64>, sends: Vec<(u64, u64)>) {
         self.bytes.extend(bytes);
         self.cuts.extend(cuts);
+        self.sends.extend(sends);
     }
 
     /// The next thing that is complete.
@@ -234,6 +240,11 @@ impl Reader {
         if let Some(cut) = cut {
             return Some(Read::Cut(cut));
         }
+        let start = self.at;
+        while self.sends.front().is_some_and(|(end, _)| *end <= start) {
+            self.sends.pop_front();
+        }
+        let left_at = self.sends.front().expect("what has come was sent").1;
         let frame = self.take(total);
         let payload = frame[header..].to_vec();
         let is_control = first & 0x08 != 0;
@@ -243,7 +254,7 @@ impl Reader {
             1 => {
                 let payload = if compressed { inflate(&payload) } else { payload };
                 let text = String::from_utf8(payload).expect("a text is UTF-8");
-                Read::Text { text, compressed }
+                Read::Text { text, compressed, left_at }
             }
             8 => {
                 self.closed = true;

@@ -228,12 +228,15 @@ impl World {
             "who is well when all is well stays connected, and {lost:?} did not"
         );
         // With several channels, the oldest of all of them give way; for want of memory, all do.
-        let is_plain = self.plan.channels.len() == 1 && !self.plan.is_short_of_memory();
+        let is_plain = self.plan.channels.len() == 1
+            && !self.plan.is_short_of_memory()
+            && self.plan.max_ages_ms() == [None; 2];
         if is_plain && self.plan.channels[0].starts_with("old") {
             for peer in &self.peers {
                 peer.check_newest();
             }
         }
+        self.for_each_peer(|peer, scene| peer.check_newest_of_keys(scene));
         self.check_losses();
     }
 
@@ -493,7 +496,10 @@ impl World {
         let counted: u64 = self
             .metrics
             .iter()
-            .map(|m| m.dropped_oldest.get() + m.dropped_newest.get() + m.dropped_memory.get())
+            .map(|m| {
+                let for_room = m.dropped_oldest.get() + m.dropped_newest.get();
+                for_room + m.dropped_memory.get() + m.dropped_stale.get()
+            })
             .sum();
         assert_eq!(told, counted, "what was told as lost is what was counted as lost");
         self.reached.add(Situation::LossesEqualCounters, u64::from(counted > 0));
@@ -525,6 +531,8 @@ impl World {
             (Situation::RecoveringUnanswered, hub.recovering_unanswered),
             (Situation::RecoveringWithWishes, hub.recovering_with_wishes),
             (Situation::HistoryKept, hub.kept),
+            (Situation::ConflatedWaiting, hub.conflated_waiting),
+            (Situation::ConflatedNewcomer, hub.conflated_newcomers),
             (Situation::PartialReceive, audit.holding),
             (Situation::WindowKept, audit.windows),
         ] {

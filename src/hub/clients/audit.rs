@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Clients;
+use super::{Clients, Subscription};
 use crate::hub::recovery::Recovery;
 use crate::hub::topic::Topics;
 use crate::hub::{Audit, ClientId, TopicId};
@@ -55,17 +55,20 @@ impl Clients {
             audit.sealed_backlog += u64::from(client.sealed && !outbox.is_empty());
             for (topic, (_, last)) in outbox.audit(self.capacity, audit) {
                 let known = topics.get(topic).expect("a topic outlives what waits of it");
-                let is_newcomer = known.newcomers.iter().any(|(newcomer, _)| *newcomer == id);
                 let catches_up = client.recoveries.iter().flat_map(|list| list.iter());
                 let mut of_topic = catches_up.filter(|recovery| recovery.topic == topic);
                 if let Some(recovery) = of_topic.next() {
                     assert_eq!(last, recovery.position(), "a page ends where the next begins");
                     continue;
                 }
+                let places = client.subscriptions.iter();
+                let place = places.clone().find(|place| place.topic == topic);
+                let place = place.expect("who waits for messages is subscribed");
+                let is_newcomer = place.position == Subscription::NEWCOMER;
+                let offered = known.offered(id, place.position);
                 assert!(
-                    client.sealed || is_newcomer || last == known.settled_seq,
-                    "client {id:?} waits for {topic:?} up to {last}, offered up to {}",
-                    known.settled_seq
+                    client.sealed || is_newcomer || last == offered,
+                    "client {id:?} waits for {topic:?} up to {last}, offered up to {offered}"
                 );
             }
             segments.extend(outbox.segments());

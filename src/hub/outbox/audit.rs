@@ -35,7 +35,7 @@ impl Outbox {
                 Entry::Run(run) => {
                     assert!(run.messages() > 0, "an empty run waits");
                     runs_before += 1;
-                    (run.segment.topic, run.segment.seq(run.first), run.segment.seq(run.end - 1))
+                    (run.segment.topic, run.segment.from(run.first), run.segment.seq(run.end - 1))
                 }
                 Entry::Gap(gap) => {
                     assert!(gap.from <= gap.to, "an empty gap waits");

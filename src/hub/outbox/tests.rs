@@ -26,7 +26,8 @@ fn segment(
     for seq in seqs {
         builder.push(&envelope::message_prefix(&name(at)), seq, payload.as_bytes());
     }
-    Segment::new(at, overflow, Time::START, builder.freeze(), &Meter::default())
+    let patience = crate::hub::Patience { overflow, max_age: None };
+    Segment::new(at, patience, builder.freeze(Time::START), &Meter::default())
 }
 
 fn run(at: TopicId, overflow: Overflow, seqs: std::ops::Range<u64>) -> Run {
@@ -61,7 +62,7 @@ fn drain(outbox: &mut Outbox, wire: &mut Wire) -> Vec<Heard> {
 }
 
 fn message(at: TopicId, seq: u64) -> Heard {
-    Heard::Message { channel: name(at), seq }
+    Heard::Message { channel: name(at), from: seq, seq }
 }
 
 fn gap(at: TopicId, from: u64, to: u64) -> Heard {
@@ -263,7 +264,7 @@ impl Model {
 
     fn hear(&mut self, heard: Heard) {
         match heard {
-            Heard::Message { channel, seq } => {
+            Heard::Message { channel, seq, .. } => {
                 let index = channel["topic-".len()..].parse().expect("a number");
                 let place = self.places[&(index, seq)];
                 assert!(place > self.last_place, "messages come in the order of their offers");
@@ -403,7 +404,7 @@ impl Pair {
 
     fn shed(&mut self) {
         let shed = std::mem::take(&mut self.model.queue);
-        assert_eq!(self.outbox.shed(GapReason::Memory) as usize, shed.len());
+        assert_eq!(self.outbox.shed(GapReason::Memory), shed.len() as u64);
         for queued in shed {
             self.model.lose(queued);
         }

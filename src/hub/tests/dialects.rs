@@ -167,7 +167,7 @@ fn a_gap_is_told_in_msgpack() {
         one.publish(client, "1");
         one.settle();
     }
-    one.hub.unblocked(client);
+    one.hub.unblocked(client, Time::START);
     let said = one.flush();
     let texts = texts(&said[0].1);
     assert_eq!(
@@ -190,7 +190,7 @@ fn a_raw_client_fails_where_it_would_be_told_of_a_gap_and_gets_nothing_from_behi
             one.settle();
         }
         assert!(one.failed().is_empty(), "it may still read what came before");
-        one.hub.unblocked(client);
+        one.hub.unblocked(client, Time::START);
         let said = one.flush();
         let payloads: Vec<&[u8]> =
             said.iter().flat_map(|(_, bytes)| frames(bytes)).map(|frame| frame.payload).collect();
@@ -220,7 +220,7 @@ fn nobody_waits_for_room_in_the_outbox_of_a_raw_client_that_has_failed() {
         one.publish(client, "1");
         one.settle();
     }
-    one.hub.unblocked(client);
+    one.hub.unblocked(client, Time::START);
     one.publish(client, "1");
     let mut rounds = 0;
     while one.hub.settle(Time::START) == Settled::OutboxFull {
@@ -241,7 +241,7 @@ fn a_raw_client_fails_for_what_is_shed_at_the_memory_ceiling() {
     one.settle();
     one.hub.shed(client);
     assert_eq!(one.hub.segments_bytes(), 0);
-    one.hub.unblocked(client);
+    one.hub.unblocked(client, Time::START);
     assert!(one.flush().is_empty());
     let failed = one.failed();
     assert!(

@@ -20,7 +20,7 @@ fn subscribed(formats: &[Format]) -> World {
 }
 
 fn messages(seqs: std::ops::RangeInclusive<u64>) -> Vec<Heard> {
-    seqs.map(|seq| Heard::Message { channel: "a".into(), seq }).collect()
+    seqs.map(|seq| Heard::Message { channel: "a".into(), from: seq, seq }).collect()
 }
 
 use Format::{Json, JsonDeflate, JsonDeflateNarrow};

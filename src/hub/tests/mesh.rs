@@ -74,7 +74,7 @@ impl Account {
                 let before = self.channels.insert(channel, (epoch, seq));
                 assert!(before.is_none(), "nobody is subscribed twice");
             }
-            Heard::Message { channel, seq } => self.advance(&channel, seq, seq),
+            Heard::Message { channel, from, seq } => self.advance(&channel, from, seq),
             Heard::Gap { channel, from, to, .. } => self.advance(&channel, from, to),
             Heard::Ack { id, channel, seq } => {
                 if self.unsubscribes.remove(&id).is_some() {
@@ -131,9 +131,22 @@ impl Day {
             bytes: random.usize(100..4_000),
         };
         settings.rules.default.history = history;
+        settings.rules.rules.push(ChannelRule {
+            pattern: "flow*".into(),
+            rule: Rule {
+                history,
+                overflow: if random.bool() { Overflow::DropOldest } else { Overflow::DropNewest },
+                conflate: Conflate {
+                    key: random.bool().then(|| "k".into()),
+                    interval: Some(Duration::from_millis(random.u64(10..500))),
+                },
+                ..Rule::default()
+            },
+        });
         settings.rules.rules[0].rule.history = history;
         let channels = (0..random.usize(1..8)).map(|number| {
-            format!("{}{number}", random.choice(["old", "new", "close"]).expect("one of three"))
+            let kinds = ["old", "new", "close", "flow"];
+            format!("{}{number}", random.choice(kinds).expect("one of four"))
         });
         Self {
             channels: channels.collect(),
@@ -162,6 +175,7 @@ impl Day {
             }
             180..250 => {
                 let shard = self.random.usize(..self.world.hubs.len());
+                self.world.now = self.world.now + Duration::from_millis(self.random.u64(..40));
                 self.world.settle(shard);
                 self.hear();
             }
@@ -182,7 +196,12 @@ impl Day {
         let id = self.next_id;
         let account = &mut self.accounts[client];
         match self.random.u8(..100) {
-            0..13 => self.world.subscribe(client, id, &channel),
+            0..13 => {
+                let intervals = self.random.u64(..12) * 300;
+                let conflate = (intervals > 0 && channel.starts_with("flow"))
+                    .then(|| Duration::from_millis(intervals));
+                self.world.subscribe_on(client, id, &channel, Terms { since: None, conflate });
+            }
             13..25 => self.resume(client, id, &channel),
             25..35 => {
                 account.unsubscribes.insert(id, channel.clone());
@@ -192,8 +211,9 @@ impl Day {
                 for id in id..id + self.random.u64(1..6) {
                     self.accounts[client].publishes.insert(id, channel.clone());
                     self.next_id = id;
-                    let bytes = self.random.usize(..200);
-                    self.world.publish_bytes(client, id, &channel, bytes);
+                    let (key, bytes) = (self.random.u8(..5), self.random.usize(..200));
+                    let payload = format!("{{\"k\":{key},\"x\":\"{}\"}}", "x".repeat(bytes));
+                    self.world.publish_payload(client, id, &channel, &payload);
                 }
             }
             75..84 => {
@@ -261,6 +281,9 @@ impl Day {
             self.world.make_room(client, usize::MAX);
         }
         self.world.run();
+        // What waits for the end of an interval.
+        self.world.now = self.world.now + Duration::from_secs(4);
+        self.world.run();
         self.hear();
         // Whoever is subscribed knows of everything that was given a number.
         for (client, account) in self.accounts.iter().enumerate() {
@@ -279,12 +302,16 @@ impl Day {
             assert_eq!(hub.segments_bytes() as u64, hub.audit().kept_bytes);
             assert_eq!(hub.replies_bytes(), 0);
             assert_eq!(hub.flow().blocked, 0);
+            assert_eq!(hub.audit().conflated_waiting, 0);
         }
         for client in 0..self.accounts.len() {
             if self.world.clients[client].is_open {
                 self.world.close(client);
             }
         }
+        self.world.run();
+        // Groups are forgotten when their time has come.
+        self.world.now = self.world.now + Duration::from_secs(4);
         self.world.run();
         for hub in &mut self.world.hubs {
             assert_eq!(hub.counts().subscriptions, 0);
@@ -295,7 +322,8 @@ impl Day {
             }
             assert_eq!(hub.segments_bytes(), 0);
             assert_eq!((hub.channels(), hub.counts().channels_home), (0, 0));
-            assert_eq!(hub.next_channel_expiry(), None);
+            assert_eq!((hub.next_channel_expiry(), hub.next_flush()), (None, None));
+            assert_eq!(hub.conflated_bytes(), 0);
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::limits::{CHANNEL_IDLE, PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX};
 use crate::proto::envelope::Since;
 
 fn message(channel: &str, seq: u64) -> Heard {
-    Heard::Message { channel: channel.into(), seq }
+    Heard::Message { channel: channel.into(), from: seq, seq }
 }
 
 fn messages(channel: &str, seqs: std::ops::RangeInclusive<u64>) -> Vec<Heard> {

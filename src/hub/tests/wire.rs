@@ -9,12 +9,37 @@ use crate::proto::ws::{Decoder, Event, Role};
 /// One text message from the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Heard {
-    Message { channel: String, seq: u64 },
-    Gap { channel: String, from: u64, to: u64, reason: String },
-    Subscribed { id: u64, channel: String, epoch: String, seq: u64, resumed: Resumed },
-    Ack { id: u64, channel: String, seq: u64 },
-    Error { id: Option<u64>, code: String },
-    Pong { id: u64 },
+    /// It covers what is from `from` on.
+    Message {
+        channel: String,
+        from: u64,
+        seq: u64,
+    },
+    Gap {
+        channel: String,
+        from: u64,
+        to: u64,
+        reason: String,
+    },
+    Subscribed {
+        id: u64,
+        channel: String,
+        epoch: String,
+        seq: u64,
+        resumed: Resumed,
+    },
+    Ack {
+        id: u64,
+        channel: String,
+        seq: u64,
+    },
+    Error {
+        id: Option<u64>,
+        code: String,
+    },
+    Pong {
+        id: u64,
+    },
 }
 
 /// From where a subscribed client goes on, if it said where it was, and why something is gone.
@@ -66,7 +91,11 @@ fn understand(text: &mut [u8]) -> Heard {
     let string = |name| value.get_str(name).unwrap_or_else(|| panic!("{said}: {name}")).to_owned();
     let number = |name| value.get_u64(name).unwrap_or_else(|| panic!("{said}: {name}"));
     match value.get_str("type").expect("every message has a type") {
-        "message" => Heard::Message { channel: string("channel"), seq: number("seq") },
+        "message" => {
+            let (seq, from) = (number("seq"), value.get_u64("from"));
+            assert!(from.is_none_or(|from| from < seq), "{said}: what covers nothing says nothing");
+            Heard::Message { channel: string("channel"), from: from.unwrap_or(seq), seq }
+        }
         "gap" => Heard::Gap {
             channel: string("channel"),
             from: number("from"),

@@ -107,8 +107,12 @@ impl World {
     }
 
     pub(super) fn resume(&mut self, client: usize, id: u64, channel: &str, since: Option<Since>) {
+        self.subscribe_on(client, id, channel, since.map(Recall::from).into());
+    }
+
+    pub(super) fn subscribe_on(&mut self, client: usize, id: u64, channel: &str, terms: Terms) {
         self.ask(client, id, |hub, key, id, replies, now| {
-            hub.subscribe(key, id, channel, since.map(Recall::from), replies, now)
+            hub.subscribe(key, id, channel, terms, replies, now)
         });
     }
 
@@ -124,6 +128,10 @@ impl World {
 
     pub(super) fn publish_bytes(&mut self, client: usize, id: u64, channel: &str, bytes: usize) {
         let payload = format!("\"{}\"", "x".repeat(bytes));
+        self.publish_payload(client, id, channel, &payload);
+    }
+
+    pub(super) fn publish_payload(&mut self, client: usize, id: u64, channel: &str, payload: &str) {
         self.ask(client, id, |hub, client, id, _, now| {
             let payload = payload.as_bytes();
             hub.publish(client, Publish { channel, payload, id, key: None }, now)
@@ -279,7 +287,7 @@ impl World {
         let client = &mut self.clients[client];
         client.room = if room == usize::MAX { room } else { client.room.saturating_add(room) };
         if std::mem::take(&mut client.blocked) && client.is_open {
-            self.hubs[client.shard].unblocked(client.key);
+            self.hubs[client.shard].unblocked(client.key, self.now);
         }
     }
 

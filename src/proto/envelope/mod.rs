@@ -10,8 +10,8 @@ pub mod since;
 
 pub use channel::is_channel;
 pub use reply::{
-    Bare, Framed, History, Subscribed, Welcome, ack, error, gap, goaway, history, message,
-    message_prefix, pong, subscribed, welcome,
+    Bare, Framed, History, Subscribed, Welcome, ack, covering_message, error, gap, goaway, history,
+    message, message_payload, message_prefix, pong, subscribed, welcome,
 };
 pub use request::{Field, Message, NotJson, Parser, Reject, Request};
 pub use since::{Since, parse_cursor, parse_cursors, write_cursors};

@@ -1,8 +1,11 @@
 //! What a client is told: each function appends one JSON object, framed for the door that the
 //! client came through.
 
+use std::time::Duration;
+
 use crate::proto::json::{self, Decimal};
 use crate::proto::ws::frame::{self, Opcode, write_frame_with};
+use crate::time::Span;
 
 /// Where an object is appended to, and how it is framed there. Bytes alone are those of a
 /// WebSocket: a text frame for each object.
@@ -63,12 +66,15 @@ pub struct Subscribed<'a> {
     /// For a client that said where it was: the first message or gap that follows, and why
     /// something is gone, if it is.
     pub resumed: Option<(u64, Option<&'static str>)>,
+    /// Where messages are conflated, how often it gets the newest of each key.
+    pub conflate: Option<Duration>,
 }
 
 /// `{"type":"subscribed","id":..,"channel":"..","epoch":"..","seq":..,"recovered":..}`, and when
-/// it was asked for `"from":..` and perhaps `"reason":".."`
+/// it was asked for `"from":..` and perhaps `"reason":".."`; where messages are conflated,
+/// `"conflate":".."`
 pub fn subscribed(out: &mut impl Framed, id: Option<&[u8]>, subscribed: &Subscribed<'_>) {
-    let Subscribed { channel, epoch, seq, resumed } = subscribed;
+    let Subscribed { channel, epoch, seq, resumed, conflate } = subscribed;
     object(out, b"subscribed", |object| {
         object.id(id);
         object.string("channel", channel);
@@ -80,6 +86,9 @@ pub fn subscribed(out: &mut impl Framed, id: Option<&[u8]>, subscribed: &Subscri
             if let Some(reason) = lost {
                 object.string("reason", reason);
             }
+        }
+        if let Some(interval) = conflate {
+            object.string("conflate", &Span(*interval).to_string());
         }
     });
 }
@@ -193,7 +202,35 @@ pub fn message_bytes(prefix: &[u8], seq: u64, payload: &[u8]) -> usize {
     frame::header_bytes(body_bytes) + body_bytes
 }
 
+/// `{"type":"message","channel":"..","seq":..,"from":..,"payload":..}`, a message that stands for all
+/// from `from` on; alone it is one like others. Apart from [`message`], which is to be a part of its only
+/// caller.
+pub fn covering_message(out: &mut Vec<u8>, prefix: &[u8], seq: u64, from: u64, payload: &[u8]) {
+    let covers = from < seq;
+    let (seq, from) = (Decimal::new(seq), Decimal::new(from));
+    let from: [&[u8]; 2] = if covers { [FROM, from.as_bytes()] } else { [&[], &[]] };
+    let body_bytes =
+        message_body_bytes(prefix, seq.as_bytes(), payload) + from[0].len() + from[1].len();
+    out.reserve(frame::SERVER_HEADER_BYTES_MAX + body_bytes);
+    frame::write_header(out, Opcode::Text, body_bytes);
+    for part in [prefix, seq.as_bytes(), from[0], from[1], PAYLOAD, payload, b"}"] {
+        out.extend_from_slice(part);
+    }
+}
+
+/// The payload in the `frame` of message `seq`, which [`message`] has written with this `prefix`.
+#[must_use]
+pub fn message_payload<'a>(frame: &'a [u8], prefix: &[u8], seq: u64) -> &'a [u8] {
+    let header = frame::FrameHeader::parse(frame, frame::Role::Client).ok().flatten();
+    let (_, header_bytes) = header.expect("it is a frame of ours");
+    let seq = Decimal::new(seq);
+    let start = header_bytes + prefix.len() + seq.as_bytes().len() + PAYLOAD.len();
+    &frame[start..frame.len() - 1]
+}
+
 const PAYLOAD: &[u8] = b",\"payload\":";
+
+const FROM: &[u8] = b",\"from\":";
 
 fn message_body_bytes(prefix: &[u8], seq: &[u8], payload: &[u8]) -> usize {
     prefix.len() + seq.len() + PAYLOAD.len() + payload.len() + 1
@@ -311,7 +348,13 @@ mod tests {
             written(|out| history(out, Some(b"7"), &page, messages.into_iter())),
             r#"{"type":"history","id":7,"channel":"orders","epoch":"k3x9","seq":123,"more":true,"messages":[{"seq":1},{"seq":2}]}"#
         );
-        let fresh = Subscribed { channel: "orders", epoch: "k3x9", seq: 123, resumed: None };
+        let fresh = Subscribed {
+            channel: "orders",
+            epoch: "k3x9",
+            seq: 123,
+            resumed: None,
+            conflate: None,
+        };
         assert_eq!(
             written(|out| subscribed(out, None, &fresh)),
             r#"{"type":"subscribed","channel":"orders","epoch":"k3x9","seq":123,"recovered":false}"#
@@ -325,6 +368,11 @@ mod tests {
         assert_eq!(
             written(|out| subscribed(out, None, &late)),
             r#"{"type":"subscribed","channel":"orders","epoch":"k3x9","seq":123,"recovered":false,"from":3,"reason":"too_old"}"#
+        );
+        let conflated = Subscribed { conflate: Some(Duration::from_millis(100)), ..resumed };
+        assert_eq!(
+            written(|out| subscribed(out, None, &conflated)),
+            r#"{"type":"subscribed","channel":"orders","epoch":"k3x9","seq":123,"recovered":true,"from":121,"conflate":"100ms"}"#
         );
         assert_eq!(
             written(|out| ack(out, Some(b"3"), "orders", 124, false)),
@@ -367,6 +415,40 @@ mod tests {
                     r#"{{"type":"message","channel":"a \"b\"\n","seq":124,"payload":{payload}}}"#
                 )
             );
+        }
+    }
+
+    #[test]
+    fn a_message_that_covers_others_says_from_where_on() {
+        let prefix = message_prefix("a");
+        for payload_bytes in [2, 60, 70, 80, 90, 65_480, 65_490, 70_000] {
+            let payload = format!("\"{}\"", "p".repeat(payload_bytes - 2));
+            let covering = |seq, from| {
+                written(|out| covering_message(out, &prefix, seq, from, payload.as_bytes()))
+            };
+            assert_eq!(
+                covering(120, 99),
+                format!(
+                    r#"{{"type":"message","channel":"a","seq":120,"from":99,"payload":{payload}}}"#
+                )
+            );
+            assert_eq!(
+                covering(120, 120),
+                written(|out| message(out, &prefix, 120, payload.as_bytes()))
+            );
+        }
+    }
+
+    #[test]
+    fn the_payload_of_a_message_is_found_in_its_frame() {
+        let prefix = message_prefix("a \"b\"\n");
+        for (seq, payload_bytes) in
+            [(1, 2), (9, 60), (10, 90), (u64::MAX, 65_490), (124, 65_500), (5, 70_000)]
+        {
+            let payload = format!("\"{}\"", "p".repeat(payload_bytes - 2));
+            let mut out = Vec::new();
+            message(&mut out, &prefix, seq, payload.as_bytes());
+            assert_eq!(message_payload(&out, &prefix, seq), payload.as_bytes());
         }
     }
 

@@ -7,12 +7,15 @@
 //! of a [`Parser`] stay at a few KiB whatever clients send.
 
 use std::mem;
+use std::time::Duration;
 
 use simd_json::{Buffers, Node, Tape};
 
 use super::channel::is_channel;
 use super::since::{self, Since};
-use crate::limits::{CHANNEL_NAME_BYTES_MAX, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX};
+use crate::limits::{
+    CHANNEL_NAME_BYTES_MAX, CONFLATION_INTERVAL_MAX, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+};
 use crate::proto::json::{self, Fault, JsonError, Member};
 
 /// The longest way to write a channel's name in JSON: every byte as `\u00xx`, and the quotes.
@@ -36,6 +39,8 @@ pub enum Request<'a> {
         channel: &'a str,
         /// Where to go on; without it with what comes next.
         since: Option<Since<'a>>,
+        /// The shortest time between two messages of one key, where messages are conflated.
+        conflate: Option<Duration>,
     },
     /// To receive them no more.
     Unsubscribe {
@@ -89,6 +94,8 @@ pub enum Field {
     From,
     /// `limit`
     Limit,
+    /// `conflate`
+    Conflate,
 }
 
 /// Why a message that is a JSON object is not done. The connection goes on.
@@ -114,6 +121,8 @@ pub enum Reject {
     BadT,
     /// `since` is none of the ways to say where one was.
     BadSince,
+    /// `conflate` is no duration, or too long a one.
+    BadConflate,
     /// `key` is not a string, or too long.
     BadKey,
     /// Authenticating with `auth`.
@@ -136,6 +145,7 @@ impl Reject {
             Self::BadId => "bad_id",
             Self::BadT => "bad_t",
             Self::BadSince => "bad_since",
+            Self::BadConflate => "bad_conflate",
             Self::BadKey => "bad_key",
             Self::BadRange => "bad_range",
             Self::AuthUnsupported => "unsupported",
@@ -162,6 +172,7 @@ impl Reject {
             Self::DuplicateField(Field::Key) => "key is there twice",
             Self::DuplicateField(Field::From) => "from is there twice",
             Self::DuplicateField(Field::Limit) => "limit is there twice",
+            Self::DuplicateField(Field::Conflate) => "conflate is there twice",
             Self::BadString => "type or channel holds half of a surrogate pair",
             Self::BadChannel => {
                 "a channel's name has 1 to 255 bytes of UTF-8 and no control characters"
@@ -169,6 +180,7 @@ impl Reject {
             Self::BadId => "id must be a string or a number of at most 128 bytes",
             Self::BadT => "t must have at most 128 bytes",
             Self::BadSince => "since is {\"epoch\":\"..\",\"seq\":..}, {\"last\":..} or \"latest\"",
+            Self::BadConflate => "conflate is a duration like \"500ms\" or \"2s\", at most \"1m\"",
             Self::BadKey => "key must be a string of at most 128 bytes",
             Self::AuthUnsupported => "this server has no authentication: auth is not supported",
             Self::BadRange => "from and limit are whole numbers, and limit is not 0",
@@ -179,6 +191,7 @@ impl Reject {
 // Some reasons say their bounds in words.
 const _: () = assert!(CHANNEL_NAME_BYTES_MAX == 255 && REQUEST_ID_BYTES_MAX == 128);
 const _: () = assert!(PUBLISH_KEY_BYTES_MAX == 128);
+const _: () = assert!(CONFLATION_INTERVAL_MAX.as_secs() == 60);
 
 /// Not a message at all: the connection closes with 4400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -303,7 +316,11 @@ impl Parser {
                     None | Some(b"null") => None,
                     Some(raw) => Some(since::parse(raw).ok_or(Reject::BadSince)?),
                 };
-                Ok(Request::Subscribe { channel, since })
+                let conflate = match fields.conflate {
+                    None | Some(b"null") => None,
+                    Some(raw) => Some(since::interval(raw).ok_or(Reject::BadConflate)?),
+                };
+                Ok(Request::Subscribe { channel, since, conflate })
             }
             "unsubscribe" => Ok(Request::Unsubscribe { channel: channel()? }),
             "ping" => match fields.t {
@@ -383,6 +400,7 @@ struct Fields<'a> {
     key: Option<&'a [u8]>,
     from: Option<&'a [u8]>,
     limit: Option<&'a [u8]>,
+    conflate: Option<&'a [u8]>,
     duplicate: Option<Field>,
 }
 
@@ -407,6 +425,7 @@ impl<'a> Fields<'a> {
                 Field::Key => &mut fields.key,
                 Field::From => &mut fields.from,
                 Field::Limit => &mut fields.limit,
+                Field::Conflate => &mut fields.conflate,
             };
             if place.replace(member.value).is_some() {
                 fields.duplicate = Some(field);
@@ -419,8 +438,8 @@ impl<'a> Fields<'a> {
 fn field_of(member: &Member<'_>) -> Option<Field> {
     // The longest way to write the longest of the names, so that a long one is not looked at
     // once for each.
-    const KEY_BYTES_MAX: usize = "channel".len() * 6 + 2;
-    const NAMES: [(&str, Field); 9] = [
+    const KEY_BYTES_MAX: usize = "conflate".len() * 6 + 2;
+    const NAMES: [(&str, Field); 10] = [
         ("type", Field::Type),
         ("id", Field::Id),
         ("channel", Field::Channel),
@@ -430,6 +449,7 @@ fn field_of(member: &Member<'_>) -> Option<Field> {
         ("key", Field::Key),
         ("from", Field::From),
         ("limit", Field::Limit),
+        ("conflate", Field::Conflate),
     ];
     if member.key.len() > KEY_BYTES_MAX {
         return None;

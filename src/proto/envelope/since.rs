@@ -9,7 +9,11 @@
 //! In a URL it is a cursor: `k3x9.120`, or `latest`. Cursors of several channels stand one behind the
 //! other, with commas between: `k3x9.120,-,latest`. The dash is no cursor: go on with what comes next.
 
+use std::time::Duration;
+
+use crate::limits::CONFLATION_INTERVAL_MAX;
 use crate::proto::json;
+use crate::time::parse_duration;
 
 /// Where a client wants to go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +91,11 @@ pub fn write_cursors<'e>(
             None => out.push(b'-'),
         }
     }
+}
+
+/// How often somebody wants messages at most, scanned before: `"500ms"`.
+pub(super) fn interval(raw: &[u8]) -> Option<Duration> {
+    parse_duration(plain_string(raw)?).filter(|interval| *interval <= CONFLATION_INTERVAL_MAX)
 }
 
 /// A whole number that was scanned before.

@@ -48,7 +48,7 @@ fn check(text: &str, message: &Message<'_>) {
         let mut values = members.iter().filter(|(key, _)| key == name).map(|(_, value)| *value);
         values.next_back().map(RawValue::get)
     };
-    let names = ["type", "id", "channel", "payload", "t", "since"];
+    let names = ["type", "id", "channel", "payload", "t", "since", "conflate"];
     let is_twice =
         names.iter().any(|name| members.iter().filter(|(key, _)| key == name).count() > 1);
 
@@ -90,11 +90,16 @@ fn check(text: &str, message: &Message<'_>) {
         Some(_) if channel() == Err(Reject::BadString) => Err(Reject::BadString),
         Some(raw) => match serde_json::from_str::<String>(raw).as_deref() {
             Err(_) => Err(Reject::BadString),
-            Ok("subscribe") => channel().and_then(|channel| match find("since") {
-                None | Some("null") => Ok(("subscribe", Some(channel), None)),
-                Some(raw) => read_since(raw)
-                    .map(|since| ("subscribe", Some(channel), Some(since)))
-                    .ok_or(Reject::BadSince),
+            Ok("subscribe") => channel().and_then(|channel| {
+                let since = match find("since") {
+                    None | Some("null") => None,
+                    Some(raw) => Some(read_since(raw).ok_or(Reject::BadSince)?),
+                };
+                let conflate = match find("conflate") {
+                    None | Some("null") => None,
+                    Some(raw) => Some(read_interval(raw).ok_or(Reject::BadConflate)?),
+                };
+                Ok(("subscribe", Some(channel), Some(format!("{since:?} {conflate:?}"))))
             }),
             Ok("unsubscribe") => channel().map(|channel| ("unsubscribe", Some(channel), None)),
             Ok("publish") => channel().and_then(|channel| {
@@ -124,9 +129,10 @@ fn check(text: &str, message: &Message<'_>) {
         },
     };
     let asked = message.request.map(|request| match request {
-        Request::Subscribe { channel, since } => {
+        Request::Subscribe { channel, since, conflate } => {
             let since = since.map(|since| format!("{since:?}"));
-            ("subscribe", Some(channel.to_owned()), since)
+            let conflate = conflate.map(|interval| interval.as_millis());
+            ("subscribe", Some(channel.to_owned()), Some(format!("{since:?} {conflate:?}")))
         }
         Request::Unsubscribe { channel } => ("unsubscribe", Some(channel.to_owned()), None),
         Request::Publish { channel, payload, key } => {
@@ -169,6 +175,17 @@ fn read_since(raw: &str) -> Option<String> {
     Some(format!("{since:?}"))
 }
 
+/// Milliseconds of an interval of at most a minute.
+fn read_interval(raw: &str) -> Option<u128> {
+    let written = raw.strip_prefix('"')?.strip_suffix('"')?;
+    let unit = written.find(|character: char| !character.is_ascii_digit())?;
+    let (number, unit) = written.split_at(unit);
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let (_, ms) = units.into_iter().find(|(name, _)| *name == unit.trim_start())?;
+    let interval = u128::from(number.parse::<u32>().ok()?) * ms;
+    (interval <= 60_000).then_some(interval)
+}
+
 /// Each reply to it is one frame, which says what it should.
 fn check_replies(message: &Message<'_>) {
     let id = message.id;
@@ -185,7 +202,8 @@ fn check_replies(message: &Message<'_>) {
         }
         Ok(Request::Subscribe { channel, .. }) => {
             let resumed = Some((u64::MAX, None));
-            let told = reply::Subscribed { channel, epoch: "k3x9", seq: u64::MAX, resumed };
+            let (seq, conflate) = (u64::MAX, None);
+            let told = reply::Subscribed { channel, epoch: "k3x9", seq, resumed, conflate };
             let said = answer(&|out| reply::subscribed(out, id, &told));
             assert_eq!((said.raw("type"), said.raw("id")), (raw("\"subscribed\""), echoed));
             assert_eq!(said.string("channel"), channel);

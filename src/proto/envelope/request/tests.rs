@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::proto::cuts::Seeded;
 
@@ -19,7 +21,7 @@ fn the_requests_of_the_protocol_are_understood() {
     check(
         r#"{"type":"subscribe","id":2,"channel":"orders"}"#,
         Some("2"),
-        Ok(Request::Subscribe { channel: "orders", since: None }),
+        Ok(Request::Subscribe { channel: "orders", since: None, conflate: None }),
     );
     check(
         r#"{"type":"unsubscribe","id":"four","channel":"orders"}"#,
@@ -99,7 +101,11 @@ fn escapes_in_type_channel_and_names_are_understood() {
     check(
         r#"{"\u0074ype":"\u0073ubscribe","channel":"caf\u00e9 \ud83e\udd80 \"\\\/"}"#,
         None,
-        Ok(Request::Subscribe { channel: "caf\u{e9} \u{1f980} \"\\/", since: None }),
+        Ok(Request::Subscribe {
+            channel: "caf\u{e9} \u{1f980} \"\\/",
+            since: None,
+            conflate: None,
+        }),
     );
 }
 
@@ -141,6 +147,9 @@ fn each_fault_has_its_reject() {
         (r#"{"type":"subscribe","channel":"c","since":{"epoch":"k"}}"#, Reject::BadSince),
         (r#"{"type":"subscribe","channel":"c","since":7}"#, Reject::BadSince),
         (r#"{"type":"publish","channel":"c","payload":1,"key":7}"#, Reject::BadKey),
+        (r#"{"type":"subscribe","channel":"c","conflate":500}"#, Reject::BadConflate),
+        (r#"{"type":"subscribe","channel":"c","conflate":"500"}"#, Reject::BadConflate),
+        (r#"{"type":"subscribe","channel":"c","conflate":"61s"}"#, Reject::BadConflate),
     ] {
         check(text, None, Err(reject));
     }
@@ -154,6 +163,7 @@ fn a_client_may_say_where_it_was_and_what_it_publishes_twice() {
         Ok(Request::Subscribe {
             channel: "c",
             since: Some(Since::After { epoch: "k3x9", seq: 120 }),
+            conflate: None,
         }),
     );
     check(
@@ -180,11 +190,27 @@ fn a_reject_still_knows_the_id() {
 }
 
 #[test]
+fn a_client_may_say_how_often_it_wants_messages() {
+    for (written, conflate) in [
+        ("\"250ms\"", Some(Duration::from_millis(250))),
+        ("\"60s\"", Some(Duration::from_secs(60))),
+        ("\"1m\"", Some(Duration::from_secs(60))),
+        ("null", None),
+    ] {
+        check(
+            &format!(r#"{{"type":"subscribe","channel":"c","conflate":{written}}}"#),
+            None,
+            Ok(Request::Subscribe { channel: "c", since: None, conflate }),
+        );
+    }
+}
+
+#[test]
 fn since_null_is_no_since() {
     check(
         r#"{"type":"subscribe","channel":"c","since":null}"#,
         None,
-        Ok(Request::Subscribe { channel: "c", since: None }),
+        Ok(Request::Subscribe { channel: "c", since: None, conflate: None }),
     );
 }
 
@@ -192,11 +218,15 @@ fn since_null_is_no_since() {
 fn a_channel_has_1_to_255_bytes_once_unescaped() {
     let subscribe = |raw: &str| format!(r#"{{"type":"subscribe","channel":"{raw}"}}"#);
     let longest = "c".repeat(255);
-    check(&subscribe(&longest), None, Ok(Request::Subscribe { channel: &longest, since: None }));
+    check(
+        &subscribe(&longest),
+        None,
+        Ok(Request::Subscribe { channel: &longest, since: None, conflate: None }),
+    );
     check(
         &subscribe(&"\\u0063".repeat(255)),
         None,
-        Ok(Request::Subscribe { channel: &longest, since: None }),
+        Ok(Request::Subscribe { channel: &longest, since: None, conflate: None }),
     );
     assert_eq!(rejected(&subscribe(&"c".repeat(256))), Reject::BadChannel);
     assert_eq!(rejected(&subscribe(&"\\u0063".repeat(256))), Reject::BadChannel);
@@ -266,6 +296,7 @@ fn every_reject_has_a_code_and_a_sentence() {
         Field::Key,
         Field::From,
         Field::Limit,
+        Field::Conflate,
     ] {
         let reason = Reject::DuplicateField(field).reason();
         assert!(reason.ends_with("is there twice"), "{reason}");
