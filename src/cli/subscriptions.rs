@@ -169,13 +169,15 @@ impl Subscriptions {
 
     fn message<'a>(&mut self, answer: &Answer<'a>) -> Option<Heard<'a>> {
         let (channel, seq) = (answer.text("channel")?, answer.number("seq")?);
+        // Where newer values superseded others, one message stands for several numbers.
+        let from = answer.number("from").unwrap_or(seq);
         let payload = answer.raw("payload")?;
         let mut note = None;
         if let Some(position) = self.of(&channel).and_then(|known| known.position.as_mut()) {
             if seq <= position.seq {
                 return None;
             }
-            note = missing(&channel, position.seq + 1, seq - 1, "nobody said why");
+            note = missing(&channel, position.seq + 1, from.saturating_sub(1), "nobody said why");
             position.seq = seq;
         }
         let message = Some(Message { channel, seq, payload });
@@ -296,6 +298,12 @@ mod tests {
         format!(r#"{{"type":"message","channel":"a","seq":{seq},"payload":{{"n":{seq}}}}}"#)
     }
 
+    fn covering(from: u64, seq: u64) -> String {
+        format!(
+            r#"{{"type":"message","channel":"a","seq":{seq},"from":{from},"payload":{{"n":{seq}}}}}"#
+        )
+    }
+
     fn gap(from: u64, to: u64) -> String {
         format!(
             r#"{{"type":"gap","channel":"a","from":{from},"to":{to},"reason":"slow_consumer"}}"#
@@ -326,12 +334,14 @@ mod tests {
             (message(10), Some(10), "a: 9 is missing (nobody said why)"),
             (gap(12, 13), None, "a: 11 to 13 are missing (slow_consumer)"),
             (message(14), Some(14), ""),
+            (covering(15, 18), Some(18), ""),
+            (covering(20, 21), Some(21), "a: 19 is missing (nobody said why)"),
             (r#"{"type":"welcome","client":"x"}"#.into(), None, ""),
             ("nonsense".into(), None, ""),
         ] {
             assert_eq!(heard(&mut subscriptions, &text), (seq, note.into()), "{text}");
         }
-        assert_eq!(subscriptions.cursor().as_deref(), Some("k.14"));
+        assert_eq!(subscriptions.cursor().as_deref(), Some("k.21"));
     }
 
     #[test]

@@ -21,6 +21,8 @@ export type Since = Position | "latest" | { last: number };
 export interface MessageInfo {
   channel: string;
   seq: number;
+  /** The first number that it stands for: below `seq` where newer values superseded others. */
+  from: number;
   /** The message as it came, for payloads with numbers that JavaScript would round. */
   text: string;
 }
@@ -61,6 +63,8 @@ export interface Subscribed {
 export interface Handlers<Payload = unknown> {
   /** Where to begin; without it, with what is published from now on. */
   since?: Since;
+  /** How often to get the newest value of each key, at most ("500ms"), in conflated channels. */
+  conflate?: string;
   onMessage?(payload: Payload, info: MessageInfo): void;
   onGap?(gap: Gap): void;
   onSubscribed?(subscribed: Subscribed): void;

@@ -126,7 +126,7 @@ export class Ringcast {
 
   /**
    * Calls `listener` on: "state" { state, transport, code?, reason?, retryInMs? }, "welcome" (the
-   * server's), "message" { channel, seq, payload, text }, "gap" { channel, from, to, reason, epoch },
+   * server's), "message" { channel, seq, from, payload, text }, "gap" { channel, from, to, reason, epoch },
    * "subscribed" { channel, epoch, seq, recovered, reason, from, resumed }, "goaway"
    * { reconnectAfterMs }, "error" RingcastError. Returns a function that ends it.
    */
@@ -151,21 +151,23 @@ export class Ringcast {
 
   /**
    * Subscribes, now or as soon as there is a connection, and after every reconnect goes on where
-   * it stopped. `onMessage(payload, { channel, seq, text })`: `text` is the message as it came,
-   * for payloads with numbers that JavaScript would round. `onGap({ channel, from, to, reason,
+   * it stopped. `onMessage(payload, { channel, seq, from, text })`: `text` is the message as it
+   * came, for payloads with numbers that JavaScript would round; `from` is below `seq` where the
+   * channel is conflated and the message stands for others that newer values superseded. `onGap({ channel, from, to, reason,
    * epoch })`: `from` and `to` (both lost, and all between) are null when the numbering began anew
    * and nobody can say how much of the old one was missed. `onSubscribed({ channel, epoch, seq,
    * recovered, reason, from, resumed })`: what comes next is number `from`, and what has been
    * published up to now ends with `seq`. `onError` as it sounds.
    * `since` says where to begin: { epoch, seq } (after that one), "latest" (the last value, then
-   * live) or { last: n }; without it, with what is published from now on. It counts for the first
-   * subscription to a channel.
+   * live) or { last: n }; without it, with what is published from now on. `conflate` asks for the
+   * newest value of each key no oftener than this ("500ms"), in channels that are conflated. Both
+   * count for the first subscription to a channel.
    * Returns a function that takes these handlers away, and unsubscribes with the last of them.
    */
   subscribe(channel, handlers = {}) {
     let entry = this.#channels.get(channel);
     if (!entry) {
-      entry = new Subscription(handlers.since);
+      entry = new Subscription(handlers);
       this.#channels.set(channel, entry);
       if (this.#state === "open") this.#sendSubscribe(channel, entry);
     }
@@ -447,13 +449,13 @@ export class Ringcast {
     }
   }
 
-  #message({ channel, seq, payload }, text) {
+  #message({ channel, seq, from = seq, payload }, text) {
     const entry = this.#channels.get(channel);
     // Late for a subscription that has ended, or had already, from the link before.
     if (!entry?.live || seq <= entry.seq) return;
-    if (seq > entry.seq + 1) this.#lost(channel, entry, entry.seq + 1, seq - 1, "missed");
+    if (from > entry.seq + 1) this.#lost(channel, entry, entry.seq + 1, from - 1, "missed");
     entry.seq = seq;
-    const about = { channel, seq, text };
+    const about = { channel, seq, from, text };
     for (const listener of entry.listeners) guard(listener.onMessage, payload, about);
     this.#emit("message", { payload, ...about });
   }
@@ -518,7 +520,8 @@ export class Ringcast {
   #sendSubscribe(channel, entry) {
     entry.live = false;
     entry.request = this.#nextId;
-    this.#request({ type: "subscribe", channel, since: entry.position ?? entry.since }).catch((error) => {
+    const { position, since, conflate } = entry;
+    this.#request({ type: "subscribe", channel, since: position ?? since, conflate }).catch((error) => {
       // A lost connection is not the end of a subscription; a refusal is.
       if (error.code === "connection_lost" || error.code === "closed") return;
       if (this.#channels.get(channel) === entry) this.#channels.delete(channel);
@@ -591,8 +594,10 @@ class Subscription {
   seq = 0; // the position: the last number that came, or was told as lost
   floor = 0; // what is gone up to here is no loss: it was not asked for by number
   since; // where to begin as long as there is no position: "latest", { last } or nothing
+  conflate; // how often it wants the newest values, or nothing
 
-  constructor(since) {
+  constructor({ since, conflate }) {
+    this.conflate = conflate;
     if (since?.epoch === undefined) this.since = since;
     else Object.assign(this, { epoch: since.epoch, seq: since.seq });
   }

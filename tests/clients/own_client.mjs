@@ -127,14 +127,26 @@ await everywhere("gaps_and_breaks_are_told_exactly_once", async (server, transpo
     { type: "message", seq: 7, payload: 7 }, // a break that nobody told
     { type: "gap", from: 9, to: 9, reason: "memory" }, // begins behind a break
     { type: "message", seq: 10, payload: 10 },
+    { type: "message", seq: 13, from: 11, payload: 13 }, // stands for three
+    { type: "message", seq: 16, from: 15, payload: 16 }, // and for two, behind a break
   ];
   for (const event of said) {
     server.deliver({ channel: "a", ...event });
     await sleep(20);
   }
-  await reached(client, 10);
+  await reached(client, 16);
   const told = heard.filter((entry) => typeof entry === "number" || entry.includes("-"));
-  assert.deepEqual(told, [1, "2-4 slow_consumer", "5-6 missed", 7, "8-9 memory", 10]);
+  assert.deepEqual(told, [1, "2-4 slow_consumer", "5-6 missed", 7, "8-9 memory", 10, 13, "14-14 missed", 16]);
+  client.close();
+});
+
+await claim("an_interval_is_asked_for_again_after_a_break", async (server) => {
+  const { client } = listen(server, { handlers: { conflate: "500ms" } });
+  await isOpen(client);
+  await cutOff(server, client);
+  const asked = () => server.requests.filter(({ type }) => type === "subscribe").map(({ conflate }) => conflate);
+  await until(() => asked().length === 2, "two subscribes");
+  assert.deepEqual(asked(), ["500ms", "500ms"]);
   client.close();
 });
 

@@ -25,9 +25,10 @@ new Ringcast("ws://127.0.0.1:8080/ws", { WebSocket });
 
 const stop: () => void = ringcast.subscribe<Order>("orders", {
   since: { epoch: "k3x9", seq: 120 },
-  onMessage(payload, { seq, text }) {
+  conflate: "500ms",
+  onMessage(payload, { seq, from, text }) {
     const status: "paid" | "open" = payload.status;
-    return [status, seq.toFixed(), text.length];
+    return [status, (seq - from).toFixed(), text.length];
   },
   onGap(gap) {
     if (gap.from === null) return gap.epoch;
