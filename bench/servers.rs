@@ -122,7 +122,12 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts a server on its core and waits until it accepts.
-    pub(crate) fn start(server: Server, binary: &Path, floor: FloorSizes) -> io::Result<Self> {
+    pub(crate) fn start(
+        server: Server,
+        binary: &Path,
+        floor: FloorSizes,
+        environment: &[(&str, &str)],
+    ) -> io::Result<Self> {
         let address = free_address()?;
         let (mut command, admin) = match server {
             Server::RingcastUring | Server::RingcastEpoll => {
@@ -135,6 +140,7 @@ impl Running {
                 // What the largest scenario needs: so regular descriptors are chosen wherever
                 // RLIMIT_NOFILE suffices. `hold` is about direct ones.
                 command.env("RINGCAST_LIMITS_CONNECTIONS_MAX", CONNECTIONS_MAX);
+                command.envs(environment.iter().copied());
                 (command, Some(admin))
             }
             Server::FloorUring | Server::FloorEpoll => {

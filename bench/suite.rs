@@ -96,8 +96,9 @@ fn compare(
         while index < servers.len() {
             let server = servers[index];
             bar.set_message(format!("{} round {round} {}", scenario.name(), server.name()));
-            let outcome = Running::start(server, binary, scenario.floor_sizes())
-                .and_then(|running| run_once(scenario, &running, load, &mut disturbance));
+            let outcome =
+                Running::start(server, binary, scenario.floor_sizes(), scenario.environment())
+                    .and_then(|running| run_once(scenario, &running, load, &mut disturbance));
             bar.inc(1);
             match outcome {
                 Ok(outcome) => {

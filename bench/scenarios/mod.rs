@@ -3,6 +3,7 @@
 //! Each scenario opens its connections, warms up, then measures for a fixed time: the server's
 //! CPU from its own accounting, and what the generator saw.
 
+mod conflated;
 mod echo;
 mod fanout;
 mod handshake;
@@ -43,6 +44,9 @@ pub(crate) enum Scenario {
     /// Fan-out at a fixed rate: latency.
     #[value(name = "fanout-rate")]
     FanoutRate,
+    /// 50,000 updates of 500 keys each second to subscribers that get the newest every 100 ms.
+    #[value(name = "fanout-conflated")]
+    FanoutConflated,
     /// Memory of connections that only stay.
     Idle,
     /// Connect, upgrade, close, again.
@@ -138,6 +142,7 @@ impl Scenario {
             Self::Fanout64 => "fanout-64",
             Self::FanoutDeflate => "fanout-deflate",
             Self::FanoutRate => "fanout-rate",
+            Self::FanoutConflated => "fanout-conflated",
             Self::Idle => "idle",
             Self::Handshake => "handshake",
             Self::Ingest0 => "ingest-0",
@@ -150,6 +155,7 @@ impl Scenario {
             Self::Echo1 | Self::Echo16 => echo::columns(),
             Self::Fanout1 | Self::Fanout64 | Self::FanoutDeflate => fanout::columns(),
             Self::FanoutRate => fanout::rate_columns(),
+            Self::FanoutConflated => conflated::columns(),
             Self::Idle => idle::columns(),
             Self::Handshake => handshake::columns(),
             Self::Ingest0 | Self::Ingest1 => ingest::columns(),
@@ -163,6 +169,7 @@ impl Scenario {
             Self::Ingest0 => server.dialect() != Dialect::Plain,
             // Nobody else here compresses.
             Self::FanoutDeflate => server.is_ringcast(),
+            Self::FanoutConflated => conflated::suits(server.dialect()),
             // A held socket is the same under every driver.
             Self::Idle => server != Server::FloorEpoll,
             _ => true,
@@ -183,10 +190,23 @@ impl Scenario {
             Self::FanoutRate => {
                 format!("{subscribers} subscribers, {} publishes per second", load.rate)
             }
+            Self::FanoutConflated => format!(
+                "{subscribers} subscribers, {} updates per second of {} keys, conflated to 100 ms",
+                conflated::RATE,
+                conflated::KEYS
+            ),
             Self::Idle => format!("{} connections that only stay", load.idle_connections),
             Self::Handshake => format!("connect, upgrade, close; {} at once", handshake::AT_ONCE),
             Self::Ingest0 => format!("{} publishers, no subscriber", ingest::PUBLISHERS),
             Self::Ingest1 => format!("{} publishers, 1 subscriber", ingest::PUBLISHERS),
+        }
+    }
+
+    /// What ringcast is told beside the usual.
+    pub(crate) const fn environment(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::FanoutConflated => conflated::ENVIRONMENT,
+            _ => &[],
         }
     }
 
@@ -220,6 +240,7 @@ impl Scenario {
             Self::Fanout64 => fanout::closed_loop(running, load, 64, false),
             Self::FanoutDeflate => fanout::closed_loop(running, load, 1, true),
             Self::FanoutRate => fanout::fixed_rate(running, load),
+            Self::FanoutConflated => conflated::run(running, load),
             Self::Idle => idle::run(running, load),
             Self::Handshake => handshake::run(running, load),
             Self::Ingest0 => ingest::run(running, load, false),
