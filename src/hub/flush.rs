@@ -52,7 +52,7 @@ impl Hub {
     }
 
     /// The socket of `client` takes bytes again. What has become too old while it did not is dropped;
-    /// nothing else waits for longer than a tick.
+    /// but for polls nothing else waits for longer than a tick.
     pub fn unblocked(&mut self, client: ClientId, now: Time) {
         if self.has_max_age {
             self.clients.drop_stale(client, now);

@@ -168,9 +168,14 @@ impl Hub {
         client: ClientId,
         events: &mut Vec<u8>,
         cursors: &mut Vec<u8>,
+        now: Time,
     ) -> bool {
         if self.clients.door(client) != Some(Door::Poll) {
             return false;
+        }
+        // It may have waited for a home to say where it is.
+        if self.has_max_age {
+            self.clients.drop_stale(client, now);
         }
         let topics = &self.topics;
         let write_gap = |replies: &mut Vec<u8>, gap| flush::write_gap(topics, replies, gap);

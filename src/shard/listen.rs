@@ -34,7 +34,7 @@ impl<D: Driver> Shard<D> {
         while let Some(client) = self.hub.next_ready() {
             events.clear();
             cursors.clear();
-            if !self.hub.take_told(client, &mut events, &mut cursors) {
+            if !self.hub.take_told(client, &mut events, &mut cursors, now) {
                 continue;
             }
             let connection = self.conns.get_mut(client).expect("it listened just now");
