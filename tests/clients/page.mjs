@@ -112,10 +112,11 @@ await checks.run("a_server_restart_is_survived_and_told", async () => {
   const received = await figure("received");
   await until(async () => (await figure("received")) > received, "ticks after the restart");
   await until(async () => (await figure("gaps")) > gaps, "the gap to be told");
-  const log = await page.locator("#log").innerText();
-  assert.match(log, /going away/);
-  assert.match(log, /Connected again/);
-  assert.match(log, /numbering began anew/);
+  // What all symbols have to tell is gathered for a moment and said once.
+  const log = () => page.locator("#log").innerText();
+  await until(async () => /numbering began anew/.test(await log()), "the new numbering to be told");
+  assert.match(await log(), /going away/);
+  assert.match(await log(), /Connected again/);
   // What the server published before we came back was recovered; what it had forgotten was told.
   await returned();
   assert.match(await shown("lost"), /\?$/);
