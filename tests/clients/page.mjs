@@ -48,7 +48,14 @@ const figure = async (id) => Number((await shown(id)).split(/\s/)[0].replaceAll(
 const price = (symbol) => page.locator(`[data-symbol=${symbol}] .price`).innerText();
 const picture = (name) => page.screenshot({ path: join(artifacts, `page-${driver}-${name}.png`) });
 const connected = () => until(async () => (await shown("state")) === "Connected", "Connected", 35_000);
-const returned = () => until(async () => (await figure("recovered")) > 0, "what was missed");
+const returned = async () => {
+  try {
+    await until(async () => (await figure("recovered")) > 0, "what was missed");
+  } catch (error) {
+    const log = (await page.locator("#log").innerText()).replaceAll("\n", " | ");
+    throw new Error(`${error.message}; the page says: ${await shown("resume")} Its log: ${log}`);
+  }
+};
 const checks = new Checks();
 
 await checks.run("the_page_connects_and_shows_live_ticks", async () => {
