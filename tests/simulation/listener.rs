@@ -159,8 +159,10 @@ fn position(cursor: &str) -> Position {
 
 /// The message before the first one that `event` is about.
 fn before(event: &str) -> u64 {
-    let name = if event.starts_with(r#"{"type":"gap""#) { r#""from":"# } else { r#""seq":"# };
-    let (_, rest) = event.split_once(name).unwrap_or_else(|| panic!("{event}"));
+    let head = event.split_once(r#","payload":"#).map_or(event, |(head, _)| head);
+    // A gap says so, and a message that stands for several.
+    let first = head.split_once(r#""from":"#).or_else(|| head.split_once(r#""seq":"#));
+    let (_, rest) = first.unwrap_or_else(|| panic!("{event}"));
     let digits = rest.split(|c: char| !c.is_ascii_digit()).next().expect("a piece");
     digits.parse::<u64>().expect("a number") - 1
 }
