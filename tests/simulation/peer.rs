@@ -602,6 +602,8 @@ impl Peer {
         let habits = &scene.plan.habits;
         match self.random.u8(..12) {
             0 if habits.read_slowly > 0 => {
+                // A full socket takes something again only when much of it has been read.
+                life.longest_pause = u64::MAX;
                 life.reading = Reading::Slow { bytes: self.random.usize(1..200) };
             }
             1 if habits.stop_reading > 0 => {
