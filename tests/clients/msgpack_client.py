@@ -12,6 +12,7 @@ import msgpack
 import websockets
 from websockets.asyncio.client import connect as open_websocket
 
+from connection import Connection
 from server import Server, run_checks
 
 CONFIG = """
@@ -19,45 +20,23 @@ CONFIG = """
 drain_window = "200ms"
 """
 
-SUBPROTOCOL = "ringcast.msgpack.v1"
 # What JSON can say and MessagePack cannot comes as its JSON text.
 EXT_JSON = 74
 
 
-class Client:
-    """One connection, with the welcome already heard."""
+class Client(Connection):
+    SUBPROTOCOL = "ringcast.msgpack.v1"
+    pack = staticmethod(msgpack.packb)
 
-    def __init__(self, server, subprotocols=(SUBPROTOCOL,)):
-        self.opening = open_websocket(server.url, subprotocols=subprotocols, ping_interval=None)
-
-    async def __aenter__(self):
-        self.socket = await self.opening
-        self.welcome = await self.hear()
-        return self
-
-    async def __aexit__(self, *_):
-        await self.socket.close()
-
-    async def hear(self):
-        message = await self.socket.recv()
+    @staticmethod
+    def unpack(message):
         assert isinstance(message, bytes), message
         return msgpack.unpackb(message)
 
-    async def say(self, **message):
-        await self.socket.send(msgpack.packb(message))
-
-    async def ask(self, **message):
-        """Sends a request and returns its answer, the messages before it left out."""
-        await self.say(**message)
-        while True:
-            answer = await self.hear()
-            if answer.get("id") == message["id"]:
-                return answer
-
 
 async def subprotocol_is_agreed_and_the_welcome_is_a_map(server):
-    async with Client(server, ["chat.example", SUBPROTOCOL, "ringcast.json.v1"]) as client:
-        assert client.socket.subprotocol == SUBPROTOCOL
+    async with Client(server, ["chat.example", Client.SUBPROTOCOL, "ringcast.json.v1"]) as client:
+        assert client.socket.subprotocol == Client.SUBPROTOCOL
         assert client.welcome["type"] == "welcome" and client.welcome["message_bytes_max"] == 65536
 
 

@@ -13,6 +13,7 @@ import websockets
 from websockets.asyncio.client import connect as open_websocket
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
+from connection import Connection
 from server import Server, run_checks
 
 CONFIG = """
@@ -27,41 +28,16 @@ send_buffer_bytes = 8192
 notsent_lowat_bytes = 4096
 """
 
-SUBPROTOCOL = "ringcast.json.v1"
 
-
-class Client:
-    """One connection, with the welcome already heard."""
-
-    def __init__(self, server, **options):
-        self.opening = open_websocket(server.url, subprotocols=[SUBPROTOCOL], ping_interval=None, **options)
-
-    async def __aenter__(self):
-        self.socket = await self.opening
-        self.welcome = await self.hear()
-        return self
-
-    async def __aexit__(self, *_):
-        await self.socket.close()
-
-    async def hear(self):
-        return json.loads(await self.socket.recv())
-
-    async def say(self, **message):
-        await self.socket.send(json.dumps(message))
-
-    async def ask(self, **message):
-        """Sends a request and returns its answer, the messages before it left out."""
-        await self.say(**message)
-        while True:
-            answer = await self.hear()
-            if answer.get("id") == message["id"]:
-                return answer
+class Client(Connection):
+    SUBPROTOCOL = "ringcast.json.v1"
+    pack = staticmethod(json.dumps)
+    unpack = staticmethod(json.loads)
 
 
 async def subprotocol_is_agreed_and_the_welcome_comes_first(server):
     async with Client(server) as client:
-        assert client.socket.subprotocol == SUBPROTOCOL
+        assert client.socket.subprotocol == Client.SUBPROTOCOL
         assert client.welcome["type"] == "welcome"
         assert client.welcome["ping_interval_ms"] == 1500
         assert client.welcome["message_bytes_max"] == 65536

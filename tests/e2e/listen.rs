@@ -281,18 +281,22 @@ pub async fn pages_may_listen_where_the_configuration_says_so(setup: Setup) {
     assert!(answer.head.contains("Access-Control-Expose-Headers: Ringcast-Cursor"));
 }
 
+/// Publishes enough on `a` to fill what the kernels keep between them.
+async fn flood(server: &Server) {
+    let mut publisher = Client::open(server).await;
+    let payload = format!("\"{}\"", "x".repeat(1_000));
+    for _ in 0..8_000 {
+        publisher.publish("a", &payload).await;
+    }
+    publisher.ask("1", r#""type":"ping""#).await;
+}
+
 pub async fn who_never_reads_a_stream_costs_little_and_is_let_go(setup: Setup) {
     let config = "[timing]\nping_interval = \"400ms\"\npong_timeout = \"200ms\"\n\
                   [limits]\noutbox_messages_max = 16\noutbox_bytes_max = \"64KiB\"\n";
     let mut server = Server::start(setup, config).await;
     let mut stuck = Stream::open_with(&server, "channel=a", "", Some(4096)).await;
-    let mut publisher = Client::open(&server).await;
-    let payload = format!("\"{}\"", "x".repeat(1_000));
-    // Enough to fill what the kernels keep between them.
-    for _ in 0..8_000 {
-        publisher.publish("a", &payload).await;
-    }
-    publisher.ask("1", r#""type":"ping""#).await;
+    flood(&server).await;
     assert!(server.metric("ringcast_dropped_total").await > 1_000.0);
     assert!(server.metric_with("ringcast_memory_bytes", "line=\"replies\"").await < 40_000.0);
     let begun = Instant::now();
@@ -321,12 +325,7 @@ pub async fn where_the_rule_says_close_a_stream_is_told_why_it_ends(setup: Setup
                   [limits]\noutbox_messages_max = 4\n";
     let server = Server::start(setup, config).await;
     let mut slow = Stream::open_with(&server, "channel=a", "", Some(4096)).await;
-    let mut publisher = Client::open(&server).await;
-    let payload = format!("\"{}\"", "x".repeat(1_000));
-    for _ in 0..8_000 {
-        publisher.publish("a", &payload).await;
-    }
-    publisher.ask("1", r#""type":"ping""#).await;
+    flood(&server).await;
     let (mut last, mut error) = (0, None);
     slow.hear_kind("subscribed").await;
     while let Some(heard) = slow.next().await {
