@@ -138,7 +138,10 @@ export interface Options {
   start?: boolean;
   /** Which transports may be used, the best first; all three. */
   transports?: readonly Transport[];
-  /** Attempts in a row whose WebSocket never opened, before other transports are tried; 2. */
+  /**
+   * Attempts in a row that a WebSocket, or the transport that was open last, fails to open before
+   * others are tried; 2.
+   */
   fallbackAfter?: number;
   /** On another transport: time until the better ones are tried again; 60 s. */
   betterAfterMs?: number;

@@ -24,7 +24,7 @@ export const SUBPROTOCOL = "ringcast.json.v1";
 
 const DEFAULTS = {
   transports: ["websocket", "sse", "poll"], // which may be used, the best first
-  fallbackAfter: 2, // attempts in a row whose WebSocket never opened, before others are tried
+  fallbackAfter: 2, // attempts in a row that a WebSocket, or what was open last, failed before others are tried
   betterAfterMs: 60_000, // on another transport: time until the better ones are tried again
   retryDelayMinMs: 1_000,
   retryDelayMaxMs: 30_000,
@@ -68,8 +68,9 @@ export class Ringcast {
   #untried = []; // transports this attempt may still go on to
   #better = []; // transports that may still be tried beside the one that works
   #preferred = 0; // index of the transport that the next attempt begins with
-  #unopened = 0; // attempts in a row whose WebSocket never opened
-  #isProven = false; // whether one has opened
+  #unopened = new Map(); // transport -> attempts in a row that did not open it
+  #worked = null; // the transport that was open last
+  #isProven = false; // whether a WebSocket ever was
   #channels = new Map(); // name -> Subscription
   #pending = new Map(); // request id -> { type, resolve, reject, retry }
   #retrying = 0; // of these, publishes that are tried again
@@ -268,7 +269,9 @@ export class Ringcast {
     if (link === this.#candidate) this.#adopt(link);
     if (link !== this.#link) return;
     const { transport } = link;
-    if (transport === "websocket") [this.#unopened, this.#isProven] = [0, true];
+    this.#unopened.delete(transport);
+    this.#worked = transport;
+    if (transport === "websocket") this.#isProven = true;
     this.#preferred = this.#options.transports.indexOf(transport);
     this.#openedAt = this.#heardAt = performance.now();
     this.#pingedAt = 0;
@@ -322,11 +325,15 @@ export class Ringcast {
     if (this.#state === "waiting") this.#arm(retryInMs, () => this.#connect());
   }
 
-  /** One failure of a WebSocket says little; when it never opens, it may be what is in the way. */
-  #mayFallBack(link) {
-    if (link.transport === "websocket") this.#unopened += 1;
-    const isBlocked = link.transport !== "websocket" || this.#unopened >= this.#options.fallbackAfter;
-    return isBlocked && this.#untried.length > 0;
+  /**
+   * One failure of a WebSocket, or of what was open last, says little: the server may be starting.
+   * What never opens may be what is in the way.
+   */
+  #mayFallBack({ transport }) {
+    const unopened = (this.#unopened.get(transport) ?? 0) + 1;
+    this.#unopened.set(transport, unopened);
+    const isTrusted = transport === "websocket" || transport === this.#worked;
+    return unopened >= (isTrusted ? this.#options.fallbackAfter : 1) && this.#untried.length > 0;
   }
 
   #retryDelay() {

@@ -360,6 +360,22 @@ await claim("one_position_goes_with_it_over_all_transports_and_back", async (ser
   client.close();
 });
 
+await claim("a_stream_that_was_open_is_asked_for_once_more_before_polls_are", async (server) => {
+  server.blocked.add("websocket");
+  const { client } = listen(server);
+  await isOpen(client);
+  assert.equal(client.transport, "sse");
+  // The server starts again: it is away for one attempt.
+  let waits = 0;
+  client.on("state", ({ state }) => state === "waiting" && (waits += 1) === 2 && server.blocked.delete("sse"));
+  server.blocked.add("sse");
+  server.cut();
+  await until(() => waits === 2, "an attempt that failed");
+  await isOpen(client);
+  assert.equal(client.transport, "sse");
+  client.close();
+});
+
 await claim("moving_to_a_better_transport_loses_no_publish", async (server) => {
   server.blocked.add("websocket");
   const { client } = listen(server, { betterAfterMs: 60, fallbackAfter: 1 });

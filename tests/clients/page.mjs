@@ -41,7 +41,8 @@ async function open(expected) {
     if (message.type() === "error" && !expected.some((text) => message.text().includes(text))) complaints.push(message.text());
   });
 }
-await open(["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING"]);
+const AWAY = ["ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_INTERNET_DISCONNECTED"];
+await open(AWAY);
 
 const shown = (id) => page.locator(`#${id}`).innerText();
 const figure = async (id) => Number((await shown(id)).split(/\s/)[0].replaceAll(",", ""));
@@ -56,6 +57,19 @@ const returned = async () => {
     throw new Error(`${error.message}; the page says: ${await shown("resume")} Its log: ${log}`);
   }
 };
+/**
+ * Stops the server and starts it again. The page comes back a moment later: at once, there might be
+ * nothing yet that it missed.
+ */
+async function restart() {
+  assert.equal(await server.stop(), 0);
+  await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
+  await page.context().setOffline(true);
+  await server.again();
+  await sleep(1_000);
+  await page.context().setOffline(false);
+  await connected();
+}
 const checks = new Checks();
 
 await checks.run("the_page_connects_and_shows_live_ticks", async () => {
@@ -110,12 +124,7 @@ await checks.run("the_visitor_can_disconnect_and_connect", async () => {
 await checks.run("a_server_restart_is_survived_and_told", async () => {
   assert.equal(await shown("transport"), "WebSocket");
   const gaps = await figure("gaps");
-  const status = await server.stop();
-  await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
-  assert.equal(status, 0);
-  await picture("waiting");
-  await server.again();
-  await connected();
+  await restart();
   const received = await figure("received");
   await until(async () => (await figure("received")) > received, "ticks after the restart");
   await until(async () => (await figure("gaps")) > gaps, "the gap to be told");
@@ -134,6 +143,7 @@ await checks.run("a_server_restart_is_survived_and_told", async () => {
 await checks.run("a_killed_server_is_survived", async () => {
   await server.stop("SIGKILL");
   await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
+  await picture("waiting");
   await server.again();
   await connected();
 });
@@ -143,7 +153,7 @@ for (const [transport, blocked, held] of [["sse", ["websocket"], []], ["poll", [
   await checks.run(`where_the_better_ways_are_blocked_it_works_over_${transport}`, async () => {
     proxy.blocked = new Set(blocked);
     proxy.held = new Set(held);
-    await open(["403", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET", "ERR_INCOMPLETE_CHUNKED_ENCODING"]);
+    await open(["403", "ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET", ...AWAY]);
     await page.goto(`http://127.0.0.1:${proxy.port}/`);
     await connected();
     assert.equal(await shown("transport"), { sse: "SSE", poll: "long polling" }[transport]);
@@ -156,10 +166,8 @@ for (const [transport, blocked, held] of [["sse", ["websocket"], []], ["poll", [
     await connected();
     await returned();
     assert.equal(await shown("lost"), "0");
-    assert.equal(await server.stop(), 0);
-    await until(async () => /^Reconnecting/.test(await shown("state")), "Reconnecting");
-    await server.again();
-    await connected();
+    await restart();
+    assert.equal(await shown("transport"), { sse: "SSE", poll: "long polling" }[transport]);
     await until(async () => /\?$/.test(await shown("lost")), "the new numbering to be told");
     await returned();
     const received = await figure("received");
