@@ -457,6 +457,10 @@ impl Hub {
         if id.is_some() {
             envelope::ack(replies, id, &known.name, last, false);
         }
+        if self.clients.get(client).is_some_and(|client| !client.takes_part()) {
+            // If this was all that it still caught up with, it takes nothing more.
+            self.clients.reply(client, replies);
+        }
         self.leave(client, subscription);
         // What was forgotten may have been all that waited.
         self.clients.look_whether_caught_up(client);

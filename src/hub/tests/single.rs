@@ -553,6 +553,28 @@ fn a_retired_client_catches_up_before_it_is_let_go() {
     }
 }
 
+/// What was seen: a client that was catching up as the server went down, and that no longer wanted the
+/// channel, was let go without the answer: for all it knew, messages were owed to it.
+#[test]
+fn a_retired_client_that_lets_go_of_what_it_catches_up_with_is_answered() {
+    let mut settings = settings();
+    settings.rules.default.history = Retention { messages: 100, ..Retention::default() };
+    let mut world = World::new(&settings, 1);
+    let (client, publisher) = (world.open(0), world.open(0));
+    for id in 0..30 {
+        world.publish(publisher, id, "a");
+        world.settle(0);
+    }
+    world.resume(client, 100, "a", Some(Since::Last(30)));
+    let key = world.clients[client].key;
+    assert!(!world.hubs[0].retire(key), "much is left to be sent");
+    world.unsubscribe(client, 101, "a");
+    world.run();
+    let heard = world.take_heard(client);
+    assert!(matches!(heard.last(), Some(Heard::Ack { id: 101, .. })), "{heard:?}");
+    assert!(!world.clients[client].is_open, "it finished");
+}
+
 #[test]
 fn a_muted_client_gets_its_last_words_and_nothing_else() {
     let mut world = subscribed(&settings(), 2, "a");
