@@ -63,6 +63,42 @@ pub const RECALL_PAGE_BYTES_MAX: u32 = 64 * 1024;
 /// Messages in the answer to one `history` request.
 pub const HISTORY_PAGE_MESSAGES_MAX: u32 = 1_000;
 
+/// Segments of a pattern that a client subscribes to: a hierarchy twice as deep as any seen, and how
+/// deep a trie of patterns can get.
+pub const PATTERN_SEGMENTS_MAX: usize = 16;
+
+/// Wildcards of such a pattern. Each can double the ways by which a name may run through the trie.
+pub const PATTERN_WILDCARDS_MAX: usize = 8;
+
+/// Patterns that one client may be subscribed to.
+pub const PATTERNS_PER_CLIENT_MAX: usize = 16;
+
+/// Channels that a client is subscribed to by patterns only, beside `channels_per_client_max`. One
+/// more ends the pattern. The lists of a client are searched from their beginning: with so many,
+/// somebody who comes or goes costs about a millisecond.
+pub const MATCHED_CHANNELS_PER_CLIENT_MAX: usize = 1024;
+
+/// Places of a shard's table of channels that one tick looks at for new patterns, at some ten
+/// nanoseconds each: a hundred thousand channels take some ten ticks.
+pub const TOPICS_LOOKED_AT_PER_TICK_MAX: usize = 8192;
+
+/// Channels that one tick finds to match new patterns. Each is told to another shard in a letter, of
+/// which a mailbox holds sixteen times as many.
+pub const TOPICS_FOUND_PER_TICK_MAX: usize = 256;
+
+/// The part of a shard's memory for messages that patterns, and subscriptions by patterns, may take:
+/// one in so many.
+pub const PATTERNS_MEMORY_PART: usize = 8;
+
+/// What a pattern costs beside its bytes, which are kept twice: entries of tables and lists.
+pub const PATTERN_PLACE_BYTES: usize = 192;
+
+/// What each segment of a pattern costs in a trie.
+pub const PATTERN_SEGMENT_BYTES: usize = 160;
+
+/// What a subscription by a pattern costs: its places in the lists of the client and of the channel.
+pub const MATCH_PLACE_BYTES: usize = 48;
+
 /// What a client may ask of one channel before the home has answered its `since`.
 pub const RECOVERY_WISHES_MAX: usize = 16;
 

@@ -9,6 +9,7 @@ use super::ChannelRule;
 use super::value::{Span, Value};
 use crate::hub::{Overflow, Rule};
 use crate::limits;
+use crate::proto::envelope::pattern::is_rule_pattern;
 
 /// The table of channel rules in the file.
 pub const CHANNEL_TABLE: &str = "channel";
@@ -30,8 +31,8 @@ pub struct ChannelKey {
 pub static CHANNEL_KEYS: [ChannelKey; 10] = [
     ChannelKey {
         name: "match",
-        help: "Which channels: `*` stands for any run of characters. The first rule that matches decides.",
-        example: "\"md.*\"",
+        help: "Which channels: `*` stands for any run of characters without a dot, `.>` at the end for all that follows. The first rule that matches decides.",
+        example: "\"md.>\"",
         set: |rule, value| {
             let pattern = value.text()?;
             let bytes = pattern.len();
@@ -41,6 +42,9 @@ pub static CHANNEL_KEYS: [ChannelKey; 10] = [
             }
             if pattern.chars().any(char::is_control) {
                 return Err("holds a control character, which no channel's name can".into());
+            }
+            if !is_rule_pattern(pattern) {
+                return Err("`>` stands at the end, alone or behind a dot".into());
             }
             rule.pattern = pattern.into();
             Ok(())

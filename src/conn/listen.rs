@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{EndReason, Settings};
 use crate::limits::{POLL_TIMEOUT, POLL_TIMEOUT_MAX, STREAM_RETRY_MS};
-use crate::proto::envelope::{Since, is_channel, parse_cursor, parse_cursors};
+use crate::proto::envelope::{CHANNEL_RULE, Since, is_channel, parse_cursor, parse_cursors};
 use crate::proto::events;
 use crate::proto::http::{Head, Manner, Origin, Refusal, Request, query, write_refusal};
 use crate::time::{Time, parse_duration};
@@ -165,9 +165,7 @@ impl Question {
             let place = match &*name {
                 "channel" => {
                     if !is_channel(&value) {
-                        return Err(Refusal::BadRequest(
-                            "a channel's name has 1 to 255 bytes of UTF-8 and no control characters",
-                        ));
+                        return Err(Refusal::BadRequest(CHANNEL_RULE));
                     }
                     if wanted.iter().any(|it| *it.channel == *value) {
                         return Err(Refusal::BadRequest("a channel is there twice"));

@@ -1,6 +1,6 @@
 //! What a client of ringcast.raw.v1 asks for in its URL: `/raw/CHANNEL?mode=both&since=k3x9.120`.
 
-use crate::proto::envelope::{Since, is_channel, parse_cursor};
+use crate::proto::envelope::{CHANNEL_RULE, Since, is_channel, parse_cursor};
 use crate::proto::http::{Refusal, Request, percent, query};
 
 /// The one channel of a client that sends and receives bare payloads.
@@ -28,9 +28,7 @@ impl RawChannel {
         let name = request.path.strip_prefix(Self::PATH).expect("routed here by its path");
         let channel = percent::decode_path(name)?;
         if !is_channel(&channel) {
-            return Err(Refusal::BadRequest(
-                "a channel's name has 1 to 255 bytes of UTF-8 and no control characters",
-            ));
+            return Err(Refusal::BadRequest(CHANNEL_RULE));
         }
         let (mut mode, mut since) = (None, None);
         for pair in query::pairs(request.query.unwrap_or_default()) {
@@ -110,6 +108,8 @@ mod tests {
             "/raw/a%0Ab",
             "/raw/%ff",
             "/raw/%zz",
+            "/raw/md.%2A",
+            "/raw/md.>",
             &long,
             "/raw/a?mode",
             "/raw/a?mode=",

@@ -56,7 +56,7 @@ impl Audience {
     pub(super) fn leave(
         &mut self,
         client: ClientId,
-        Subscription { topic, position }: Subscription,
+        Subscription { topic, position, .. }: Subscription,
         cursor: &mut usize,
         clients: &mut Clients,
     ) {

@@ -69,6 +69,17 @@ pub struct Audit {
     pub kept: u64,
     /// Bytes of them.
     pub kept_bytes: u64,
+    /// Patterns that clients here are subscribed to.
+    pub patterns: u64,
+    /// Of these, those whose channels have not all been found.
+    pub patterns_searching: u64,
+    /// Subscriptions to channels that only patterns hold.
+    pub matched: u64,
+    /// Those that a pattern holds and the client itself.
+    pub matched_and_asked: u64,
+    /// Shards that were attached for the sake of a pattern and have not said what they call the
+    /// channel.
+    pub unnamed: u64,
 }
 
 impl Hub {
@@ -153,6 +164,7 @@ impl Hub {
         assert_eq!(keys_bytes, self.keys_bytes(), "keys_bytes is the sum over the homes");
         assert_eq!(conflated_bytes, self.conflated_bytes(), "what waits in groups is counted");
         assert_eq!(groups_listed, self.topics.flushes.len(), "a group is listed once");
+        self.audit_patterns(&mut audit);
         audit
     }
 

@@ -74,7 +74,7 @@ impl Hub {
 
     /// What the home of `channel` keeps of it.
     fn kept(&mut self, channel: &str, browse: Browse, now: Time) -> Result<Kept, Refusal> {
-        let topic = self.home(channel)?;
+        let topic = self.home(channel, now)?;
         self.freeze(topic, now);
         let known = self.topics.get_mut(topic).expect("found or made just now");
         let State::Attached { epoch, seq } = known.state else {

@@ -10,7 +10,7 @@ use super::listen::Listening;
 use super::outbox::{Capacity, Gap, Offered, Outbox};
 use super::recovery::Recovery;
 use super::segment::{Run, Segment};
-use super::{Burden, ClientId, Failure, GapReason, TopicId, Way};
+use super::{Burden, ClientId, Failure, GapReason, PatternId, TopicId, Way};
 use crate::limits::{
     EVENTS_WRITTEN_BYTES_MAX, GATHERED_BYTES_MAX, PUBLISHES_UNANSWERED_MAX, REPLIES_BYTES_MAX,
 };
@@ -48,8 +48,15 @@ pub(super) struct Client {
     /// How its messages are written.
     format: Format,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
+    /// How many of them only patterns hold.
+    pub(super) matched: u16,
     /// Subscriptions that wait for a home shard's answer.
     pub(super) waiting: u16,
+    /// Patterns that it is subscribed to, if there are any.
+    #[expect(clippy::box_collection, reason = "few have one, and everybody has its place")]
+    pub(super) patterns: Option<Box<Vec<PatternId>>>,
+    /// It has let go of a pattern since few replies waited for it.
+    pub(super) has_let_go: bool,
     /// Channels in which it catches up, if there are any.
     #[expect(
         clippy::box_collection,
@@ -113,14 +120,38 @@ impl Client {
     fn is_held(&self) -> bool {
         self.door == Door::Poll && self.listening.as_ref().is_some_and(|it| !it.is_placed())
     }
+
+    /// How many channels it has asked for itself, or is about to have.
+    pub(super) fn channels(&self) -> usize {
+        self.subscriptions.len() - usize::from(self.matched) + usize::from(self.waiting)
+    }
+
+    /// Its place in `topic`, if it is subscribed to that.
+    pub(super) fn subscription(&self, topic: TopicId) -> Option<&Subscription> {
+        self.subscriptions.iter().find(|subscription| subscription.topic == topic)
+    }
+
+    /// The same, to change it.
+    pub(super) fn subscription_mut(&mut self, topic: TopicId) -> Option<&mut Subscription> {
+        self.subscriptions.iter_mut().find(|subscription| subscription.topic == topic)
+    }
+
+    /// Patterns that it is subscribed to.
+    pub(super) fn patterns(&self) -> &[PatternId] {
+        self.patterns.as_deref().map_or(&[], Vec::as_slice)
+    }
 }
 
-/// A client's place in a topic.
+/// A client's place in a topic, and what holds it there: one or both.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subscription {
     pub(super) topic: TopicId,
     /// In `Audience::subscribers`.
     pub(super) position: u32,
+    /// The client has asked for the channel.
+    pub(super) is_direct: bool,
+    /// A pattern of the client matches.
+    pub(super) by_pattern: bool,
 }
 
 impl Subscription {
@@ -206,6 +237,10 @@ impl Clients {
 
     pub(super) fn get(&self, id: ClientId) -> Option<&Client> {
         self.table.get(id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (ClientId, &Client)> {
+        self.table.iter()
     }
 
     /// A client that still takes part.
@@ -305,12 +340,23 @@ impl Clients {
 
     /// `id` has moved to another place in `topic`.
     pub(super) fn move_to(&mut self, id: ClientId, topic: TopicId, position: u32) {
-        let moved = self.table.get_mut(id).expect("subscribers are open");
-        let subscription = moved.subscriptions.iter_mut().find(|s| s.topic == topic);
-        subscription.expect("a subscriber has a subscription").position = position;
+        let moved = self.table.get_mut(id).and_then(|client| client.subscription_mut(topic));
+        moved.expect("a subscriber has a subscription").position = position;
+    }
+
+    /// Where `id` is in `topic`, to which it is subscribed.
+    pub(super) fn place_in(&self, id: ClientId, topic: TopicId) -> u32 {
+        let held = self.table.get(id).and_then(|client| client.subscription(topic));
+        held.expect("a subscriber has a subscription").position
     }
 
     /// How a client catches up with `topic`, if it does.
+    pub(super) fn recovery(&self, id: ClientId, topic: TopicId) -> Option<&Recovery> {
+        let recoveries = self.table.get(id)?.recoveries.as_ref()?;
+        recoveries.iter().find(|recovery| recovery.topic == topic)
+    }
+
+    /// The same, to change it.
     pub(super) fn recovery_mut(&mut self, id: ClientId, topic: TopicId) -> Option<&mut Recovery> {
         let recoveries = self.table.get_mut(id)?.recoveries.as_mut()?;
         recoveries.iter_mut().find(|recovery| recovery.topic == topic)

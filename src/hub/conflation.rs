@@ -121,8 +121,17 @@ impl Conflation {
 
     /// The last message that `client` has been offered or is not owed.
     pub(super) fn offered(&self, client: ClientId, position: u32) -> u64 {
+        self.group_of(client, position).offered(client)
+    }
+
+    /// How often `client` is sent something.
+    pub(super) fn interval_of(&self, client: ClientId, position: u32) -> Duration {
+        self.group_of(client, position).interval
+    }
+
+    fn group_of(&self, client: ClientId, position: u32) -> &Group {
         let group = self.groups.iter().find(|group| group.audience.has(client, position));
-        group.expect("a subscriber is in a group").offered(client)
+        group.expect("a subscriber is in a group")
     }
 
     /// The group with this interval; begins its life if need be.

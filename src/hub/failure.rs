@@ -59,6 +59,7 @@ impl Hub {
         let State::Attached { epoch, .. } = topic.state else {
             unreachable!("only an attached channel has subscribers")
         };
+        self.leave_patterns(client);
         // Its queue does not move any more: whoever waits for room in it would wait for ever.
         self.clients.seal(client, true);
         self.clients.failed.push((client, Failure::Lost { epoch, from, to, reason }));

@@ -13,8 +13,14 @@ use super::browse::{Browse, Kept};
 use super::history::Page;
 use super::recall::{Asker, Part, Recall, Recalled};
 use super::segment::Frames;
-use super::{ClientId, Epoch, ShardIndex, TopicId};
-use crate::limits::CONFLATION_INTERVALS_MAX;
+use super::{ClientId, Epoch, PatternId, ShardIndex, TopicId};
+use crate::limits::{
+    CONFLATION_INTERVALS_MAX, MATCHED_CHANNELS_PER_CLIENT_MAX, PATTERNS_PER_CLIENT_MAX,
+};
+
+// Some reasons say their bounds in words.
+const _: () = assert!(MATCHED_CHANNELS_PER_CLIENT_MAX == 1024 && PATTERNS_PER_CLIENT_MAX == 16);
+const _: () = assert!(CONFLATION_INTERVALS_MAX == 8);
 
 /// The `id` of a request, as the client wrote it (raw JSON), to be echoed in the answer.
 pub type RequestId = SmallVec<[u8; 16]>;
@@ -84,6 +90,31 @@ pub enum Request {
         /// What it calls the channel.
         topic: TopicId,
     },
+    /// Attach `shard` to every channel that matches a pattern, those there are and those to come.
+    Watch {
+        /// The pattern.
+        pattern: Box<str>,
+        /// Who asks.
+        shard: ShardIndex,
+        /// What it calls the pattern.
+        id: PatternId,
+    },
+    /// Attach `shard` to no more of them. It detaches itself where nothing else holds it.
+    Unwatch {
+        /// The pattern.
+        pattern: Box<str>,
+        /// Who asks.
+        shard: ShardIndex,
+    },
+    /// A channel that `shard` was attached to for the sake of a pattern is called so by it.
+    Named {
+        /// The channel's name.
+        channel: Box<str>,
+        /// Who says so.
+        shard: ShardIndex,
+        /// What it calls the channel.
+        topic: TopicId,
+    },
 }
 
 /// What a channel's home tells a shard.
@@ -109,6 +140,28 @@ pub enum Delivery {
         topic: TopicId,
         /// The messages, encoded.
         frames: Frames,
+    },
+    /// Messages, for a shard that has not told what it calls the channel.
+    MessagesOf {
+        /// The channel's name.
+        channel: Arc<str>,
+        /// The messages, encoded.
+        frames: Frames,
+    },
+    /// A channel that you watch a pattern for: you are attached, and messages after `seq` will
+    /// follow.
+    Begun {
+        /// The channel's name.
+        channel: Arc<str>,
+        /// The life of the numbering.
+        epoch: Epoch,
+        /// The last message before the attachment.
+        seq: u64,
+    },
+    /// You are attached to every channel here that matches a pattern.
+    Searched {
+        /// What the watching shard calls the pattern.
+        id: PatternId,
     },
     /// What a client was away for, or the first page of it.
     Recalled {
@@ -166,8 +219,10 @@ impl Request {
             Self::Publish { channel, payload, .. } => channel.len() + payload.len(),
             Self::Attach { channel, .. }
             | Self::Detach { channel, .. }
+            | Self::Named { channel, .. }
             | Self::Recall { channel, .. }
             | Self::Browse { channel, .. } => channel.len(),
+            Self::Watch { pattern, .. } | Self::Unwatch { pattern, .. } => pattern.len(),
         }
     }
 }
@@ -177,20 +232,18 @@ impl Delivery {
     #[must_use]
     pub fn pointed_bytes(&self) -> usize {
         match self {
-            Self::Messages { frames, .. } => frames.bytes.len(),
+            Self::Messages { frames, .. } | Self::MessagesOf { frames, .. } => frames.bytes.len(),
             Self::Recalled { parts, .. } => parts.len() * size_of::<Part>(),
             Self::Kept { channel, answer, .. } => {
                 let parts = answer.as_ref().map_or(0, |kept| kept.parts.len());
                 channel.len() + parts * size_of::<Part>()
             }
             Self::Attached { .. } | Self::Refused { .. } => 0,
+            Self::Begun { .. } | Self::Searched { .. } => 0,
             Self::Published { .. } | Self::PublishRefused { .. } => 0,
         }
     }
 }
-
-// A reason says it in words.
-const _: () = assert!(CONFLATION_INTERVALS_MAX == 8);
 
 /// Who published.
 #[derive(Debug, Clone)]
@@ -220,7 +273,11 @@ pub enum Refusal {
     TooManyChannels,
     /// The channel's messages are sent at as many intervals as may be.
     TooManyIntervals,
-    /// It has asked so much of a channel that has not answered yet.
+    /// The patterns of a client match more channels than one may have by them.
+    TooManyMatches,
+    /// Subscribed to as many patterns as one client may.
+    TooManyPatterns,
+    /// It has asked so much of a channel that has not answered yet, or of patterns.
     TooManyWishes,
 }
 
@@ -236,6 +293,8 @@ impl Refusal {
             Self::Overloaded => "overloaded",
             Self::TooManyChannels => "too_many_channels",
             Self::TooManyIntervals => "too_many_intervals",
+            Self::TooManyMatches => "too_many_matches",
+            Self::TooManyPatterns => "too_many_patterns",
             Self::TooManyWishes => "too_many_requests",
         }
     }
@@ -244,16 +303,18 @@ impl Refusal {
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::AlreadySubscribed => "this client is subscribed to the channel already",
+            Self::AlreadySubscribed => "this client is subscribed to it already",
             Self::ChannelsExhausted => "the server keeps channels_max channels",
             Self::NotConflated => "the channel's rule does not conflate its messages",
-            Self::NotSubscribed => "this client is not subscribed to the channel",
+            Self::NotSubscribed => "this client is not subscribed to it",
             Self::Overloaded => "the server is at its memory ceiling (memory_max); try again later",
             Self::TooManyChannels => "this client has channels_per_client_max channels",
             Self::TooManyIntervals => {
                 "others have the channel at 8 different intervals; ask for one of those, or for none"
             }
-            Self::TooManyWishes => "wait for the channel's answer to the requests before",
+            Self::TooManyMatches => "the patterns of this client match more than 1024 channels",
+            Self::TooManyPatterns => "this client has 16 patterns",
+            Self::TooManyWishes => "wait for the answers to the requests before",
         }
     }
 }

@@ -8,7 +8,9 @@
 //!
 //! Reading order: `segment` (shared bytes), `format` (in which form), `outbox` (what waits),
 //! `clients`, `audience` and `topic` (who), then the verbs: `subscribe`, `publish`, `settle`,
-//! `conflation` (for who wants the newest only), `flush`, `failure`, `relieve`, and `letter` (between shards); then what is for those who were away: `history` (what a
+//! `conflation` (for who wants the newest only), `flush`, `failure`, `relieve`, and `letter` (between
+//! shards); `patterns` (subscriptions to channels that are to come), `trie`, `watch` and `begin`; then
+//! what is for those who were away: `history` (what a
 //! home keeps), `recall` (the home answers), `recovery` (a client catches up), `browse` (a client
 //! looks), `keys` (publishes that are repeated), and `listen` (what is told over HTTP).
 //!
@@ -19,6 +21,7 @@
 
 mod audience;
 mod audit;
+mod begin;
 mod browse;
 mod clients;
 mod conflation;
@@ -30,6 +33,7 @@ mod keys;
 mod letter;
 mod listen;
 mod outbox;
+mod patterns;
 mod publish;
 mod recall;
 mod recovery;
@@ -39,6 +43,8 @@ mod segment;
 mod settle;
 mod subscribe;
 mod topic;
+mod trie;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -56,9 +62,7 @@ pub use outbox::{Capacity, Outbox};
 pub use publish::{Acked, Answer, Publish};
 pub use recall::{Asker, Part, Recall, Recalled};
 pub use relieve::{Burden, Way};
-pub use rules::{
-    ChannelRule, Conflate, KeyWindow, Overflow, Patience, Retention, Rule, Rules, pattern_matches,
-};
+pub use rules::{ChannelRule, Conflate, KeyWindow, Overflow, Patience, Retention, Rule, Rules};
 pub use settle::Settled;
 pub use subscribe::Terms;
 
@@ -66,6 +70,7 @@ use crate::mem::Key;
 use crate::time::Time;
 use clients::Clients;
 use format::Encoder;
+use patterns::Patterns;
 use recovery::Recoveries;
 use segment::Meter;
 use topic::Topics;
@@ -74,6 +79,8 @@ use topic::Topics;
 pub type ClientId = Key;
 /// Names a channel on one shard.
 pub type TopicId = Key;
+/// Names a pattern on one shard.
+pub type PatternId = Key;
 /// Which shard, counted from 0.
 pub type ShardIndex = u16;
 
@@ -121,6 +128,8 @@ pub struct Hub {
     letters: Vec<(ShardIndex, Letter)>,
     /// Who catches up.
     recoveries: Recoveries,
+    /// Who hears of channels to come.
+    patterns: Patterns,
     /// Bytes of the segments alive on this shard.
     segments: Meter,
     /// Bytes of the keys that are remembered here.
@@ -229,6 +238,7 @@ impl Hub {
             answers: Vec::new(),
             letters: Vec::new(),
             recoveries: Recoveries::default(),
+            patterns: Patterns::default(),
             segments: Meter::default(),
             keys: Meter::default(),
             encoder: Encoder::new(settings.compression_level),
@@ -274,6 +284,7 @@ impl Hub {
     /// True when nothing is left to be sent; else [`Progress::finished`] says when, or
     /// [`Failure::Retired`].
     pub fn retire(&mut self, client: ClientId) -> bool {
+        self.leave_patterns(client);
         self.clients.retire(client)
     }
 
@@ -362,6 +373,12 @@ impl Hub {
     #[must_use]
     pub fn conflated_bytes(&self) -> usize {
         self.topics.conflated.bytes()
+    }
+
+    /// Bytes of patterns, and of the subscriptions that they hold.
+    #[must_use]
+    pub const fn patterns_bytes(&self) -> usize {
+        self.patterns.bytes
     }
 
     /// Bytes of replies that wait.

@@ -309,6 +309,16 @@ impl Outbox {
         first
     }
 
+    /// The `seq` of the first thing queued of `topic`.
+    #[must_use]
+    pub fn first_queued(&self, topic: TopicId) -> Option<u64> {
+        self.queue.iter().find_map(|entry| match entry {
+            Entry::Run(run) if run.segment.topic == topic => Some(run.segment.from(run.first)),
+            Entry::Gap(gap) if gap.topic == topic => Some(gap.from),
+            _ => None,
+        })
+    }
+
     /// Forgets everything but the replies and the rest of a message already begun.
     pub fn forget_data(&mut self) {
         self.queue.clear();

@@ -135,6 +135,15 @@ impl Hub {
             Letter::Request(Request::Detach { channel, shard, topic }) => {
                 self.detach(&channel, shard, topic, now);
             }
+            Letter::Request(Request::Watch { pattern, shard, id }) => {
+                self.patterns.watch(pattern, shard, id);
+            }
+            Letter::Request(Request::Unwatch { pattern, shard }) => {
+                self.patterns.unwatch(&pattern, shard);
+            }
+            Letter::Request(Request::Named { channel, shard, topic }) => {
+                self.hear_named(&channel, shard, topic);
+            }
             Letter::Delivery(Delivery::Attached { topic, epoch, seq }) => {
                 self.attached(topic, epoch, seq, now);
             }
@@ -142,6 +151,15 @@ impl Hub {
             Letter::Delivery(Delivery::Messages { topic, frames }) => {
                 self.receive(topic, frames);
             }
+            Letter::Delivery(Delivery::MessagesOf { channel, frames }) => {
+                if let Some(topic) = self.topics.find(&channel) {
+                    self.receive(topic, frames);
+                }
+            }
+            Letter::Delivery(Delivery::Begun { channel, epoch, seq }) => {
+                self.hear_begun(channel, epoch, seq, now);
+            }
+            Letter::Delivery(Delivery::Searched { id }) => self.searched(id),
             Letter::Delivery(Delivery::Recalled { topic, client, ticket, recalled, parts }) => {
                 self.recalled((client, topic, ticket), recalled, parts, now);
             }
@@ -178,7 +196,7 @@ impl Hub {
         if self.is_overloaded() {
             return Err(Refusal::Overloaded);
         }
-        let id = self.home(channel)?;
+        let id = self.home(channel, now)?;
         let topic = self.topics.get_mut(id).expect("just found or made");
         let is_heard = topic.has_audience();
         let home = topic.home.as_mut().expect("this shard is its home");

@@ -37,7 +37,7 @@ pub(super) struct Recovery {
     /// Where it goes on.
     recall: Recall,
     /// What it asked for where messages are conflated.
-    conflate: Option<Duration>,
+    pub(super) conflate: Option<Duration>,
     stage: Stage,
     /// What it is owed with the first page, until that has come.
     promise: Option<Promise>,
@@ -124,7 +124,9 @@ impl Hub {
         }
         known.recovering.get_or_insert_default().count += 1;
         let joining = self.clients.get_mut(client).expect("looked at just now");
-        joining.subscriptions.push(Subscription { topic, position: Subscription::RECOVERING });
+        let position = Subscription::RECOVERING;
+        let subscription = Subscription { topic, position, is_direct: true, by_pattern: false };
+        joining.subscriptions.push(subscription);
         self.recoveries.ticket = self.recoveries.ticket.wrapping_add(1);
         joining.recoveries.get_or_insert_default().push(Recovery {
             topic,

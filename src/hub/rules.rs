@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::CONFLATION_INTERVAL_MAX;
+use crate::proto::envelope::pattern;
 
 /// How messages of the channels that `pattern` matches are treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelRule {
-    /// `*` stands for any run of characters; everything else for itself.
+    /// In the language of [`pattern`].
     pub pattern: String,
     /// How.
     pub rule: Rule,
@@ -136,47 +137,7 @@ impl Rules {
     /// How messages of `channel` are treated.
     #[must_use]
     pub fn of(&self, channel: &str) -> Rule {
-        let rule = self.rules.iter().find(|rule| pattern_matches(&rule.pattern, channel));
+        let rule = self.rules.iter().find(|rule| pattern::matches(&rule.pattern, channel));
         rule.map_or(&self.default, |rule| &rule.rule).clone()
-    }
-}
-
-/// Whether `pattern`, in which `*` stands for any run of characters, matches all of `name`.
-#[must_use]
-pub fn pattern_matches(pattern: &str, name: &str) -> bool {
-    let Some((head, tail)) = pattern.split_once('*') else { return pattern == name };
-    let Some(mut rest) = name.strip_prefix(head) else { return false };
-    let mut parts: Vec<&str> = tail.split('*').collect();
-    let last = parts.pop().unwrap_or_default();
-    for part in parts {
-        // The leftmost place leaves the most for what follows.
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::pattern_matches;
-
-    #[test]
-    fn a_star_stands_for_any_run_and_everything_else_for_itself() {
-        for (pattern, name, expected) in [
-            ("md.*", "md.AAPL", true),
-            ("md.*", "md.", true),
-            ("md.*", "md", false),
-            ("*", "", true),
-            ("orders", "orders", true),
-            ("orders", "orders2", false),
-            ("iot.*.temp", "iot.7.temp", true),
-            ("iot.*.temp", "iot.temp", false),
-            ("a*b*c", "axbxbxc", true),
-            ("a*b*c", "axbx", false),
-            ("*a*", "bab", true),
-            ("aa*aa", "aaa", false),
-        ] {
-            assert_eq!(pattern_matches(pattern, name), expected, "{pattern} on {name}");
-        }
     }
 }

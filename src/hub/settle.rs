@@ -1,13 +1,14 @@
 //! Each topic's new messages are offered to each of its subscribers, once a tick.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use super::audience::Audience;
 use super::clients::Clients;
 use super::letter::{Delivery, Letter};
 use super::outbox::Gap;
 use super::segment::{Frames, Segment};
-use super::topic::State;
+use super::topic::{Attached, State};
 use super::{Hub, TopicId};
 use crate::time::Time;
 
@@ -57,8 +58,12 @@ impl Hub {
         };
         let frames = home.builder.freeze(now);
         self.encoder.count_json(frames.ends.len());
-        for (shard, topic) in &home.attached {
-            let messages = Delivery::Messages { topic: *topic, frames: frames.clone() };
+        for Attached { shard, topic } in &home.attached {
+            let frames = frames.clone();
+            let messages = match topic {
+                Some(topic) => Delivery::Messages { topic: *topic, frames },
+                None => Delivery::MessagesOf { channel: Arc::clone(&known.name), frames },
+            };
             self.letters.push((*shard, Letter::Delivery(messages)));
         }
         let segment = Segment::new(topic, known.rule.patience(), frames, &self.segments);

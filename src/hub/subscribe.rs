@@ -3,11 +3,11 @@
 use std::cmp::Reverse;
 use std::time::Duration;
 
-use super::clients::{Client, Subscription};
+use super::clients::Subscription;
 use super::history::History;
 use super::letter::{Delivery, Letter, Refusal, Request};
 use super::recall::Recall;
-use super::topic::{Home, State, Waiting, Wish};
+use super::topic::{Attached, Home, State, Waiting, Wish};
 use super::{ClientId, Epoch, Hub, RequestId, ShardIndex, TopicId};
 use crate::limits::{CHANNEL_IDLE, CHANNELS_EXPIRED_PER_TICK_MAX};
 use crate::proto::envelope::{self, Subscribed};
@@ -76,9 +76,7 @@ impl Hub {
         let known = self.topics.get_mut(topic).expect("found or reached just now");
         if let State::Attaching(waiting) = &mut known.state {
             let asking = self.clients.get_mut(client).expect("only open clients ask");
-            if asking.subscriptions.len() + usize::from(asking.waiting)
-                >= self.settings.channels_per_client_max
-            {
+            if asking.channels() >= self.settings.channels_per_client_max {
                 return Err(Refusal::TooManyChannels);
             }
             asking.waiting += 1;
@@ -89,14 +87,16 @@ impl Hub {
         if self.postpone(client, topic, id, Wish::Subscribe(terms))? {
             return Ok(());
         }
-        let begun = self.begin(client, topic, id, terms, replies, now);
+        let done = self.let_in(client, topic, id, terms, replies, now);
+        // That is news only if its life began here just now.
+        self.begun(topic, now);
         // Who was refused, or takes no part any more, may have been the first to name the channel.
-        self.tidy(topic, now);
-        begun
+        self.tidy_if_known(topic, now);
+        done
     }
 
     /// `client` joins an attached channel, or first catches up with it.
-    fn begin(
+    fn let_in(
         &mut self,
         client: ClientId,
         topic: TopicId,
@@ -105,7 +105,7 @@ impl Hub {
         replies: &mut Vec<u8>,
         now: Time,
     ) -> Result<(), Refusal> {
-        if self.check_may_join(client, topic, terms)?.is_none() {
+        if !self.check_may_join(client, topic, terms)? {
             return Ok(());
         }
         match terms.since {
@@ -147,9 +147,13 @@ impl Hub {
 
     /// Ends every subscription of `client`, quietly.
     pub(super) fn unsubscribe_all(&mut self, client: ClientId, now: Time) {
+        self.leave_patterns(client);
         let Some(leaving) = self.clients.get_mut(client) else { return };
         let subscriptions = std::mem::take(&mut leaving.subscriptions);
         for subscription in subscriptions {
+            if !subscription.is_direct {
+                self.end_matched(client);
+            }
             self.counts.subscriptions -= 1;
             self.leave(client, subscription);
             self.tidy(subscription.topic, now);
@@ -159,14 +163,19 @@ impl Hub {
 
     /// Another shard's request, heard at the channel's home.
     pub(super) fn attach(&mut self, channel: &str, shard: ShardIndex, topic: TopicId, now: Time) {
-        let answer = match self.home(channel) {
+        let answer = match self.home(channel, now) {
             Err(_) => Delivery::Refused { topic },
             Ok(id) => {
                 // What was published before the attachment is not owed to it.
                 self.freeze(id, now);
                 let (epoch, seq) = self.numbering(id);
                 let home = self.topics.get_mut(id).and_then(|known| known.home.as_mut());
-                home.expect("this is the home").attached.push((shard, topic));
+                let attached = &mut home.expect("this is the home").attached;
+                // It may be there for the sake of a pattern.
+                match attached.iter_mut().find(|known| known.shard == shard) {
+                    Some(known) => known.topic = Some(topic),
+                    None => attached.push(Attached { shard, topic: Some(topic) }),
+                }
                 Delivery::Attached { topic, epoch, seq }
             }
         };
@@ -178,8 +187,9 @@ impl Hub {
         let Some(id) = self.topics.find(channel) else { return };
         let known = self.topics.get_mut(id).expect("names and table agree");
         if let Some(home) = &mut known.home {
-            home.attached.retain(|attached| *attached != (shard, topic));
+            home.attached.retain(|it| it.shard != shard || it.topic != Some(topic));
         }
+        self.attach_again(id, shard, now);
         self.tidy(id, now);
     }
 
@@ -187,8 +197,15 @@ impl Hub {
     pub(super) fn attached(&mut self, topic: TopicId, epoch: Epoch, seq: u64, now: Time) {
         let Some(known) = self.topics.get_mut(topic) else { return };
         let before = std::mem::replace(&mut known.state, State::Attached { epoch, seq });
+        let waiting = match before {
+            State::Attaching(waiting) => waiting,
+            // It has attached this shard for the sake of a pattern before it was asked.
+            State::Attached { epoch: known, seq: heard } => {
+                assert_eq!((known, heard), (epoch, seq), "a home tells every message in order");
+                return;
+            }
+        };
         known.settled_seq = seq;
-        let State::Attaching(waiting) = before else { unreachable!("the home answers once") };
         for Waiting { client, id, wish } in waiting {
             if matches!(wish, Wish::Subscribe(_)) {
                 self.end_waiting(client);
@@ -199,7 +216,8 @@ impl Hub {
                 Err(refusal) => self.refuse(client, id.as_deref(), refusal),
             }
         }
-        self.tidy(topic, now);
+        self.begun(topic, now);
+        self.tidy_if_known(topic, now);
     }
 
     /// Does what a client asked of a channel that was not attached then, or had not answered.
@@ -214,7 +232,7 @@ impl Hub {
         let mut replies = Vec::new();
         let result = match wish {
             Wish::Subscribe(terms) => {
-                self.begin(client, topic, id.as_deref(), terms, &mut replies, now)
+                self.let_in(client, topic, id.as_deref(), terms, &mut replies, now)
             }
             Wish::Unsubscribe => self.part(client, topic, id.as_deref(), &mut replies),
         };
@@ -231,7 +249,7 @@ impl Hub {
             unreachable!("the home answers once")
         };
         let waiting = std::mem::take(waiting);
-        self.topics.remove(topic);
+        self.forget_topic(topic);
         for Waiting { client, id, wish } in waiting {
             let refusal = match wish {
                 Wish::Subscribe(_) => {
@@ -244,11 +262,19 @@ impl Hub {
         }
     }
 
-    /// The channel called `name`, whose home this shard is; begins its life if need be.
-    pub(super) fn home(&mut self, name: &str) -> Result<TopicId, Refusal> {
+    /// The channel called `name`, whose home this shard is; begins its life if need be, and then
+    /// those are there who have patterns that match it.
+    pub(super) fn home(&mut self, name: &str, now: Time) -> Result<TopicId, Refusal> {
         if let Some(id) = self.topics.find(name) {
             return Ok(id);
         }
+        let id = self.give_life(name)?;
+        self.begun(id, now);
+        Ok(id)
+    }
+
+    /// Begins the life of the channel called `name`, whose home this shard is.
+    fn give_life(&mut self, name: &str) -> Result<TopicId, Refusal> {
         if self.counts.channels_home >= self.settings.channels_max as u64 {
             return Err(Refusal::ChannelsExhausted);
         }
@@ -292,7 +318,7 @@ impl Hub {
                 self.list_idle(topic, idle_since);
                 continue;
             }
-            self.topics.remove(topic);
+            self.forget_topic(topic);
             self.counts.channels_home -= 1;
         }
     }
@@ -326,8 +352,7 @@ impl Hub {
 
     fn check_room(&self, client: ClientId) -> Result<(), Refusal> {
         let client = self.clients.get(client).expect("only open clients ask");
-        let taken = client.subscriptions.len() + usize::from(client.waiting);
-        if taken >= self.settings.channels_per_client_max {
+        if client.channels() >= self.settings.channels_per_client_max {
             return Err(Refusal::TooManyChannels);
         }
         Ok(())
@@ -343,7 +368,7 @@ impl Hub {
     fn reach(&mut self, channel: &str) -> Result<TopicId, Refusal> {
         let home = self.topics.home(channel);
         if home == self.settings.shard {
-            return self.home(channel);
+            return self.give_life(channel);
         }
         let rule = self.settings.rules.of(channel);
         let topic = self.topics.insert(channel, rule, State::Attaching(Vec::new()), None);
@@ -353,7 +378,7 @@ impl Hub {
         Ok(topic)
     }
 
-    fn numbering(&self, topic: TopicId) -> (Epoch, u64) {
+    pub(super) fn numbering(&self, topic: TopicId) -> (Epoch, u64) {
         match self.topics.get(topic).map(|known| &known.state) {
             Some(State::Attached { epoch, seq }) => (*epoch, *seq),
             _ => unreachable!("only attached channels are asked for their numbering"),
@@ -370,17 +395,26 @@ impl Hub {
         replies: &mut Vec<u8>,
         now: Time,
     ) -> Result<(), Refusal> {
-        let (epoch, seq) = self.numbering(topic);
-        // Messages up to `seq` may still be unsettled, even unfrozen: they are not owed.
-        self.freeze(topic, now);
-        let position = self.take_place(client, topic, seq, conflate)?;
         let joining = self.clients.get_mut(client).expect("looked at just now");
-        joining.subscriptions.push(Subscription { topic, position });
-        self.counts.subscriptions += 1;
+        let held = joining.subscription_mut(topic);
+        let is_held = held.map(|held| held.is_direct = true).is_some();
+        let (epoch, mut seq) = self.numbering(topic);
+        if is_held {
+            self.end_matched(client);
+            seq = self.position(client, topic);
+        } else {
+            // Messages up to `seq` may still be unsettled, even unfrozen: they are not owed.
+            self.freeze(topic, now);
+            let position = self.take_place(client, topic, seq, conflate)?;
+            let joining = self.clients.get_mut(client).expect("looked at just now");
+            let joined = Subscription { topic, position, is_direct: true, by_pattern: false };
+            joining.subscriptions.push(joined);
+            self.counts.subscriptions += 1;
+        }
         let is_listening = self.clients.is_listening(client);
         if id.is_some() || is_listening {
-            let known = self.topics.get(topic).expect("its numbering was just read");
-            let (channel, conflate) = (&*known.name, known.interval(conflate));
+            let channel = &*self.topics.get(topic).expect("its numbering was just read").name;
+            let conflate = self.interval(client, topic);
             let told = epoch.as_str();
             let subscribed = Subscribed { channel, epoch: told, seq, resumed: None, conflate };
             if is_listening {
@@ -392,29 +426,35 @@ impl Hub {
         Ok(())
     }
 
-    /// The client, if it may join `topic`; `None` when it has gone while it waited for the home, or
-    /// takes no part any more.
+    /// Whether `client` may join `topic` on these `terms`; it need not when it has gone while it waited
+    /// for the home, or takes no part any more.
     fn check_may_join(
-        &mut self,
+        &self,
         client: ClientId,
         topic: TopicId,
         terms: Terms,
-    ) -> Result<Option<&mut Client>, Refusal> {
+    ) -> Result<bool, Refusal> {
         let known = self.topics.get(topic).expect("who joins has just looked at it");
         if terms.conflate.is_some() && known.conflation.is_none() {
             return Err(Refusal::NotConflated);
         }
-        let Some(joining) = self.clients.get_mut(client) else { return Ok(None) };
-        if !joining.takes_part() {
-            return Ok(None);
+        let Some(joining) = self.clients.get(client).filter(|client| client.takes_part()) else {
+            return Ok(false);
+        };
+        if let Some(held) = joining.subscription(topic) {
+            // By a pattern: it has what it would be told again, and at an interval of its own.
+            let is_other = terms.conflate.is_some()
+                && known.interval(terms.conflate) != self.interval(client, topic);
+            if held.is_direct || terms.since.is_some() || is_other {
+                return Err(Refusal::AlreadySubscribed);
+            }
         }
-        if joining.subscriptions.iter().any(|subscription| subscription.topic == topic) {
-            return Err(Refusal::AlreadySubscribed);
-        }
-        if joining.subscriptions.len() >= self.settings.channels_per_client_max {
+        if joining.channels() - usize::from(joining.waiting)
+            >= self.settings.channels_per_client_max
+        {
             return Err(Refusal::TooManyChannels);
         }
-        Ok(Some(joining))
+        Ok(true)
     }
 
     /// Puts `client` on the list of those whom every message after `seq`, the newest one, is
@@ -431,7 +471,31 @@ impl Hub {
         known.take_in(client, seq, conflate)
     }
 
-    /// `client` leaves an attached channel.
+    /// The last message of `topic` that `client`, which is subscribed to it, was sent or told of.
+    pub(super) fn position(&self, client: ClientId, topic: TopicId) -> u64 {
+        let queued = self.clients.outbox(client).and_then(|outbox| outbox.first_queued(topic));
+        if let Some(first) = queued {
+            return first - 1;
+        }
+        if let Some(recovery) = self.clients.recovery(client, topic) {
+            return recovery.position();
+        }
+        let known = self.topics.get(topic).expect("a topic outlives its subscribers");
+        known.offered(client, self.clients.place_in(client, topic))
+    }
+
+    /// How often `client`, which is subscribed to `topic`, gets the newest of each key, if messages
+    /// are conflated.
+    pub(super) fn interval(&self, client: ClientId, topic: TopicId) -> Option<Duration> {
+        let known = self.topics.get(topic).expect("a topic outlives its subscribers");
+        let conflation = known.conflation.as_ref()?;
+        Some(match self.clients.recovery(client, topic) {
+            Some(recovery) => conflation.interval(recovery.conflate),
+            None => conflation.interval_of(client, self.clients.place_in(client, topic)),
+        })
+    }
+
+    /// `client` leaves an attached channel, unless a pattern holds it there.
     fn part(
         &mut self,
         client: ClientId,
@@ -444,20 +508,29 @@ impl Hub {
             // It would not be answered, and what waits for it is waited for.
             return Ok(());
         }
-        let at = parting.subscriptions.iter().position(|subscription| subscription.topic == topic);
-        let subscription = parting.subscriptions.swap_remove(at.ok_or(Refusal::NotSubscribed)?);
-        self.counts.subscriptions -= 1;
-        let forgotten = self.clients.outbox_mut(client).and_then(|outbox| outbox.forget(topic));
-        let known = self.topics.get(topic).expect("a topic outlives its subscribers");
-        let offered = match self.clients.recovery_mut(client, topic) {
-            Some(recovery) => recovery.position(),
-            None => known.offered(client, subscription.position),
-        };
-        let last = forgotten.map_or(offered, |first| first - 1);
+        let mut held = parting.subscriptions.iter();
+        let at = held.position(|held| held.topic == topic && held.is_direct);
+        let at = at.ok_or(Refusal::NotSubscribed)?;
         if id.is_some() {
+            let last = self.position(client, topic);
+            let known = self.topics.get(topic).expect("a topic outlives its subscribers");
             envelope::ack(replies, id, &known.name, last, false);
         }
-        if self.clients.get(client).is_some_and(|client| !client.takes_part()) {
+        let is_held = self.pattern_of(client, topic).is_some();
+        let parting = self.clients.get_mut(client).expect("looked at just now");
+        if is_held && parting.subscriptions[at].by_pattern {
+            parting.subscriptions[at].is_direct = false;
+            self.begin_matched(client);
+            self.tell_matched(client, topic, replies);
+            return Ok(());
+        }
+        let subscription = parting.subscriptions.swap_remove(at);
+        let takes_part = parting.takes_part();
+        self.counts.subscriptions -= 1;
+        if let Some(outbox) = self.clients.outbox_mut(client) {
+            outbox.forget(topic);
+        }
+        if !takes_part {
             // If this was all that it still caught up with, it takes nothing more.
             self.clients.reply(client, replies);
         }
@@ -468,7 +541,7 @@ impl Hub {
     }
 
     /// Takes `client` off the topic's list.
-    fn leave(&mut self, client: ClientId, subscription: Subscription) {
+    pub(super) fn leave(&mut self, client: ClientId, subscription: Subscription) {
         let topic = subscription.topic;
         if subscription.position == Subscription::RECOVERING {
             return self.end_recovery(client, topic);
@@ -499,10 +572,23 @@ impl Hub {
         }
         let channel: Box<str> = known.name.as_ref().into();
         let home = self.topics.home(&channel);
-        self.topics.remove(topic);
+        self.forget_topic(topic);
         let shard = self.settings.shard;
         let request = Request::Detach { channel, shard, topic };
         self.letters.push((home, Letter::Request(request)));
+    }
+
+    /// The same, of a channel that may be gone.
+    pub(super) fn tidy_if_known(&mut self, topic: TopicId, now: Time) {
+        if self.topics.get(topic).is_some() {
+            self.tidy(topic, now);
+        }
+    }
+
+    /// Ends the life of a channel.
+    fn forget_topic(&mut self, topic: TopicId) {
+        let name = self.topics.remove(topic);
+        self.patterns.forget(topic, &name);
     }
 
     /// Remembers that nobody has wanted the home `topic` since `since`.

@@ -4,6 +4,7 @@ mod conflation;
 mod dialects;
 mod formats;
 mod mesh;
+mod patterns;
 mod single;
 mod stale;
 pub(crate) mod wire;

@@ -98,12 +98,21 @@ pub(super) struct Home {
     pub(super) history: Option<History>,
     /// Keys of publishes, once one has come with a key.
     pub(super) keys: Option<Box<Keys>>,
-    /// Other shards with subscribers, and what they call the channel.
-    pub(super) attached: Vec<(ShardIndex, TopicId)>,
+    /// Other shards with subscribers, each once.
+    pub(super) attached: Vec<Attached>,
     /// Listed in `Topics::idle`.
     pub(super) idle_listed: bool,
     /// Since when nobody has wanted it, if nobody does.
     pub(super) idle_since: Time,
+}
+
+/// Another shard that is told of every message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Attached {
+    pub(super) shard: ShardIndex,
+    /// What it calls the channel, unless it has been attached for the sake of a pattern and has not
+    /// told yet.
+    pub(super) topic: Option<TopicId>,
 }
 
 impl Topics {
@@ -143,6 +152,16 @@ impl Topics {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (TopicId, &Topic)> {
         self.table.iter()
+    }
+
+    /// Where topics are: below this.
+    pub(super) const fn places(&self) -> usize {
+        self.table.places()
+    }
+
+    /// The topic at `place`, if one is there.
+    pub(super) fn at(&self, place: usize) -> Option<(TopicId, &Topic)> {
+        self.table.at(place)
     }
 
     pub(super) fn get(&self, id: TopicId) -> Option<&Topic> {
@@ -189,11 +208,12 @@ impl Topics {
         id
     }
 
-    /// Ends the life of a channel.
-    pub(super) fn remove(&mut self, id: TopicId) {
+    /// Ends the life of a channel; returns its name.
+    pub(super) fn remove(&mut self, id: TopicId) -> Arc<str> {
         let topic = self.table.remove(id).expect("who removes a topic has just looked at it");
         self.names.remove(&topic.name);
         self.free.push(id.next_life());
+        topic.name
     }
 }
 

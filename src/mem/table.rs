@@ -94,6 +94,20 @@ impl<T> Table<T> {
         })
     }
 
+    /// How many places there are, with a value or without.
+    #[must_use]
+    pub const fn places(&self) -> usize {
+        self.pages.len() * PAGE_ENTRIES
+    }
+
+    /// What is at `place`, and its key.
+    #[must_use]
+    pub fn at(&self, place: usize) -> Option<(Key, &T)> {
+        let slot = &self.pages.get(place / PAGE_ENTRIES)?[place % PAGE_ENTRIES];
+        let index = u32::try_from(place).expect("keys are 32 bits");
+        slot.value.as_ref().map(|value| (Key::new(index, slot.generation), value))
+    }
+
     fn slot_mut(&mut self, key: Key) -> Option<&mut Slot<T>> {
         let page = self.pages.get_mut(key.index() / PAGE_ENTRIES)?;
         let slot = &mut page[key.index() % PAGE_ENTRIES];
@@ -132,6 +146,9 @@ mod tests {
         }
         let seen: Vec<u32> = table.iter().map(|(_, value)| *value).collect();
         assert_eq!(seen, [3, 129, 500]);
+        let places = (0..table.places()).filter_map(|place| table.at(place));
+        assert!(places.eq(table.iter()), "place by place it is the same");
+        assert_eq!(table.at(table.places()), None);
     }
 
     #[test]

@@ -15,6 +15,10 @@ impl<D: Driver> Shard<D> {
     /// Offers what was published in this tick to all subscribers, acknowledges it, and sends.
     pub(super) fn settle(&mut self, now: Time) {
         self.hub.recall_due(now);
+        // What is found is told to other shards: not while they cannot keep up.
+        if self.hub.has_searches() && !self.post.is_congested() {
+            self.hub.search(now);
+        }
         while self.hub.settle(now) == Settled::OutboxFull {
             self.flush(now);
         }

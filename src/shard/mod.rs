@@ -218,7 +218,8 @@ impl<D: Driver> Shard<D> {
     /// happens before.
     #[must_use]
     pub fn rest(&self, now: Time) -> Option<Duration> {
-        let is_busy = self.hub.has_dirty() || self.hub.has_recalls_due();
+        let is_searching = self.hub.has_searches() && !self.post.is_congested();
+        let is_busy = self.hub.has_dirty() || self.hub.has_recalls_due() || is_searching;
         if is_busy || self.post.has_mail() || !self.scratch.due.is_empty() {
             return Some(Duration::ZERO);
         }

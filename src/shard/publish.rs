@@ -119,6 +119,8 @@ pub(super) const fn status(refusal: hub::Refusal) -> u16 {
         hub::Refusal::ChannelsExhausted | hub::Refusal::Overloaded => 503,
         hub::Refusal::TooManyChannels
         | hub::Refusal::TooManyIntervals
+        | hub::Refusal::TooManyMatches
+        | hub::Refusal::TooManyPatterns
         | hub::Refusal::TooManyWishes => 429,
         hub::Refusal::NotSubscribed => 404,
         hub::Refusal::AlreadySubscribed | hub::Refusal::NotConflated => 400,

@@ -82,6 +82,12 @@ impl Requests {
                 hub.subscribe(client, id, channel, terms, replies, now)
             }
             Request::Unsubscribe { channel } => hub.unsubscribe(client, id, channel, replies, now),
+            Request::SubscribePattern { pattern } => {
+                hub.subscribe_pattern(client, id, pattern, replies, now)
+            }
+            Request::UnsubscribePattern { pattern } => {
+                hub.unsubscribe_pattern(client, id, pattern, replies, now)
+            }
             Request::Publish { channel, payload, key } => {
                 hub.publish(client, Publish { channel, payload, id, key }, now)
             }

@@ -1,10 +1,10 @@
 //! End to end: a real `ringcast` child process, real sockets, a client library nobody here wrote
 //! (`tokio-tungstenite`), and bare TCP where a well-behaved client would not do.
 //!
-//! Every claim of [`messages`], [`dialects`], [`overflow`], [`protocol`], [`compression`],
-//! [`conflation`], [`http`], [`publish`], [`listen`], [`life`], [`resume`], [`stale`] and
-//! [`shutdown`] runs on both drivers with one shard and with two; [`forbidden`] runs the same claims about
-//! messages with io_uring taken away. `cargo test --test e2e -- uring_2` picks one column.
+//! Every claim of [`messages`], [`dialects`], [`overflow`], [`patterns`], [`protocol`],
+//! [`compression`], [`conflation`], [`http`], [`publish`], [`listen`], [`life`], [`resume`], [`stale`]
+//! and [`shutdown`] runs on both drivers with one shard and with two; [`forbidden`] runs the same
+//! claims about messages with io_uring taken away. `cargo test --test e2e -- uring_2` picks one column.
 
 #![expect(unreachable_pub, reason = "in a test binary everything is, and `pub` reads better")]
 
@@ -24,6 +24,7 @@ mod life;
 mod listen;
 mod messages;
 mod overflow;
+mod patterns;
 mod protocol;
 mod publish;
 mod resume;

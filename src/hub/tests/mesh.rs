@@ -1,8 +1,7 @@
 //! Several shards whose letters arrive in a seeded order, and clients that do anything at any
 //! time: a day in the life of the hub, replayed from a number.
 
-use std::collections::BTreeMap;
-
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::wire::{Heard, Resumed};
@@ -11,17 +10,24 @@ use crate::hub::topic::State;
 use crate::hub::*;
 use crate::limits::CHANNEL_IDLE;
 use crate::proto::envelope::Since;
+use crate::proto::envelope::pattern::matches;
 
 /// What one client knows, from nothing but what it heard.
 #[derive(Debug, Default)]
 struct Account {
     /// Channels it is subscribed to: the epoch and the last message heard or told of.
     channels: BTreeMap<String, (String, u64)>,
+    /// Of these, those that it has not asked for itself, and the pattern that they were told with.
+    matched: BTreeMap<String, String>,
     /// Where it was in those it left.
     left: BTreeMap<String, (String, u64)>,
     /// Its requests, by id, that may still be answered.
     resumes: BTreeMap<u64, Asked>,
     unsubscribes: BTreeMap<u64, String>,
+    /// Patterns it has, and what it has asked about patterns.
+    patterns: BTreeSet<String>,
+    watches: BTreeMap<u64, String>,
+    unwatches: BTreeMap<u64, String>,
     publishes: BTreeMap<u64, String>,
     retired: bool,
 }
@@ -71,8 +77,41 @@ impl Account {
                     Some(asked) => asked.check(&epoch, seq, resumed),
                     None => seq,
                 };
-                let before = self.channels.insert(channel, (epoch, seq));
-                assert!(before.is_none(), "nobody is subscribed twice");
+                let before = self.channels.insert(channel.clone(), (epoch.clone(), seq));
+                if let Some(before) = before {
+                    let by = self.matched.remove(&channel);
+                    assert!(by.is_some(), "nobody is subscribed twice");
+                    assert_eq!(before, (epoch, seq), "it is told where it is");
+                }
+            }
+            Heard::Matched { channel, pattern, epoch, seq, conflate } => {
+                assert_eq!(conflate.is_some(), channel.starts_with("flow"), "{channel}");
+                let is_meant = matches(&pattern, &channel);
+                let asked = self.watches.values().any(|asked| *asked == pattern);
+                assert!(is_meant && (asked || self.patterns.contains(&pattern)), "{pattern}");
+                let place = (epoch, seq);
+                if let Some(before) = self.channels.insert(channel.clone(), place.clone()) {
+                    assert!(self.matched.contains_key(&channel), "it has asked for {channel}");
+                    assert_eq!(before, place, "it goes on where it is");
+                }
+                self.matched.insert(channel, pattern);
+            }
+            Heard::SubscribedPattern { id, pattern, channels } => {
+                assert_eq!(self.watches.remove(&id).as_ref(), Some(&pattern));
+                let matched = self.channels.keys().filter(|it| matches(&pattern, it)).count();
+                // What it comes back to is not told before its page has come.
+                assert!(channels >= matched as u64, "{channels} match {pattern}, not {matched}");
+                assert!(self.patterns.insert(pattern), "nobody has a pattern twice");
+            }
+            Heard::AckPattern { id, pattern } => {
+                assert_eq!(self.unwatches.remove(&id).as_ref(), Some(&pattern));
+                assert!(self.patterns.remove(&pattern), "it had the pattern");
+                self.let_go(&pattern);
+            }
+            Heard::PatternEnded { pattern, code } => {
+                assert_eq!(code, "overloaded");
+                assert!(self.patterns.remove(&pattern), "it had the pattern");
+                self.let_go(&pattern);
             }
             Heard::Message { channel, from, seq } => self.advance(&channel, from, seq),
             Heard::Gap { channel, from, to, .. } => self.advance(&channel, from, to),
@@ -80,18 +119,36 @@ impl Account {
                 if self.unsubscribes.remove(&id).is_some() {
                     let (epoch, last) = self.channels.remove(&channel).expect("it was subscribed");
                     assert_eq!(seq, last, "an unsubscribe tells the last message sent");
+                    assert!(!self.matched.contains_key(&channel), "it has asked for {channel}");
                     self.left.insert(channel, (epoch, last));
                 } else {
                     assert_eq!(self.publishes.remove(&id), Some(channel));
                 }
             }
-            Heard::Error { id, .. } => {
+            Heard::Error { id, code } => {
                 let id = id.expect("every request has an id");
                 self.resumes.remove(&id);
                 self.unsubscribes.remove(&id);
                 self.publishes.remove(&id);
+                self.unwatches.remove(&id);
+                if let Some(pattern) = self.watches.remove(&id)
+                    && code != "already_subscribed"
+                {
+                    self.let_go(&pattern);
+                }
             }
             Heard::Pong { .. } => unreachable!("nobody pings"),
+        }
+    }
+
+    /// It has `pattern` no more, nor the channels that were told with it.
+    fn let_go(&mut self, pattern: &str) {
+        let told = self.matched.iter().filter(|(_, by)| *by == pattern);
+        let told: Vec<String> = told.map(|(channel, _)| channel.clone()).collect();
+        for channel in told {
+            self.matched.remove(&channel);
+            let place = self.channels.remove(&channel).expect("it was told");
+            self.left.insert(channel, place);
         }
     }
 
@@ -103,6 +160,10 @@ impl Account {
         *last = to;
     }
 }
+
+/// What clients watch for.
+const PATTERNS: [&str; 8] =
+    [">", "*", "old.>", "old.*.*", "*.1.*", "new.*.>", "close.0.*", "flow.>"];
 
 struct Day {
     world: World,
@@ -131,22 +192,26 @@ impl Day {
             bytes: random.usize(100..4_000),
         };
         settings.rules.default.history = history;
-        settings.rules.rules.push(ChannelRule {
-            pattern: "flow*".into(),
-            rule: Rule {
-                history,
-                overflow: if random.bool() { Overflow::DropOldest } else { Overflow::DropNewest },
-                conflate: Conflate {
-                    key: random.bool().then(|| "k".into()),
-                    interval: Some(Duration::from_millis(random.u64(10..500))),
-                },
-                ..Rule::default()
+        let conflated = Rule {
+            history,
+            overflow: if random.bool() { Overflow::DropOldest } else { Overflow::DropNewest },
+            conflate: Conflate {
+                key: random.bool().then(|| "k".into()),
+                interval: Some(Duration::from_millis(random.u64(10..500))),
             },
-        });
+            ..Rule::default()
+        };
+        settings.rules.rules.extend(
+            ["flow*", "flow.>"]
+                .map(|pattern| ChannelRule { pattern: pattern.into(), rule: conflated.clone() }),
+        );
         settings.rules.rules[0].rule.history = history;
         let channels = (0..random.usize(1..8)).map(|number| {
-            let kinds = ["old", "new", "close", "flow"];
-            format!("{}{number}", random.choice(kinds).expect("one of four"))
+            let kind = random.choice(["old", "new", "close", "flow"]).expect("one of four");
+            match random.bool() {
+                true => format!("{kind}{number}"),
+                false => format!("{kind}.{}.{number}", number % 2),
+            }
         });
         Self {
             channels: channels.collect(),
@@ -196,14 +261,24 @@ impl Day {
         let id = self.next_id;
         let account = &mut self.accounts[client];
         match self.random.u8(..100) {
-            0..13 => {
+            0..8 => {
                 let intervals = self.random.u64(..12) * 300;
                 let conflate = (intervals > 0 && channel.starts_with("flow"))
                     .then(|| Duration::from_millis(intervals));
                 self.world.subscribe_on(client, id, &channel, Terms { since: None, conflate });
             }
-            13..25 => self.resume(client, id, &channel),
-            25..35 => {
+            8..13 => {
+                let pattern = self.random.choice(PATTERNS).expect("there are some");
+                account.watches.insert(id, pattern.into());
+                self.world.subscribe_pattern(client, id, pattern);
+            }
+            13..17 => {
+                let pattern = self.random.choice(PATTERNS).expect("there are some");
+                account.unwatches.insert(id, pattern.into());
+                self.world.unsubscribe_pattern(client, id, pattern);
+            }
+            17..27 => self.resume(client, id, &channel),
+            27..35 => {
                 account.unsubscribes.insert(id, channel.clone());
                 self.world.unsubscribe(client, id, &channel);
             }
@@ -293,6 +368,12 @@ impl Day {
             }
             assert!(!of.throttled && !of.blocked);
             assert!(account.unsubscribes.is_empty() && account.publishes.is_empty());
+            assert!(account.watches.is_empty() && account.unwatches.is_empty());
+            // And whoever has a pattern, of every channel that matches.
+            for (channel, ..) in self.world.hubs.iter().flat_map(Hub::homes) {
+                let is_matched = account.patterns.iter().any(|it| matches(it, channel));
+                assert!(!is_matched || account.channels.contains_key(channel), "{channel}");
+            }
             assert!(account.resumes.is_empty(), "everybody is told where it goes on");
             for (channel, (epoch, last)) in &account.channels {
                 assert_eq!((epoch.as_str(), *last), self.numbering(channel), "{channel}");
@@ -320,7 +401,7 @@ impl Day {
                 self.world.now = self.world.now + CHANNEL_IDLE;
                 hub.expire_channels(self.world.now);
             }
-            assert_eq!(hub.segments_bytes(), 0);
+            assert_eq!((hub.segments_bytes(), hub.patterns_bytes()), (0, 0));
             assert_eq!((hub.channels(), hub.counts().channels_home), (0, 0));
             assert_eq!((hub.next_channel_expiry(), hub.next_flush()), (None, None));
             assert_eq!(hub.conflated_bytes(), 0);

@@ -33,6 +33,28 @@ pub(crate) enum Heard {
         channel: String,
         seq: u64,
     },
+    /// A channel begins that a pattern matches.
+    Matched {
+        channel: String,
+        pattern: String,
+        epoch: String,
+        seq: u64,
+        conflate: Option<String>,
+    },
+    SubscribedPattern {
+        id: u64,
+        pattern: String,
+        channels: u64,
+    },
+    AckPattern {
+        id: u64,
+        pattern: String,
+    },
+    /// A pattern has ended of itself.
+    PatternEnded {
+        pattern: String,
+        code: String,
+    },
     Error {
         id: Option<u64>,
         code: String,
@@ -102,6 +124,22 @@ fn understand(text: &mut [u8]) -> Heard {
             to: number("to"),
             reason: string("reason"),
         },
+        "subscribed" if value.get_str("channel").is_none() => Heard::SubscribedPattern {
+            id: number("id"),
+            pattern: string("pattern"),
+            channels: number("channels"),
+        },
+        "subscribed" if value.get_str("pattern").is_some() => Heard::Matched {
+            channel: string("channel"),
+            pattern: string("pattern"),
+            epoch: string("epoch"),
+            seq: number("seq"),
+            conflate: value.get_str("conflate").map(str::to_owned),
+        },
+        "unsubscribed" => Heard::PatternEnded { pattern: string("pattern"), code: string("code") },
+        "ack" if value.get_str("pattern").is_some() => {
+            Heard::AckPattern { id: number("id"), pattern: string("pattern") }
+        }
         "subscribed" => Heard::Subscribed {
             id: number("id"),
             channel: string("channel"),

@@ -122,6 +122,18 @@ impl World {
         });
     }
 
+    pub(super) fn subscribe_pattern(&mut self, client: usize, id: u64, pattern: &str) {
+        self.ask(client, id, |hub, key, id, replies, now| {
+            hub.subscribe_pattern(key, id, pattern, replies, now)
+        });
+    }
+
+    pub(super) fn unsubscribe_pattern(&mut self, client: usize, id: u64, pattern: &str) {
+        self.ask(client, id, |hub, key, id, replies, now| {
+            hub.unsubscribe_pattern(key, id, pattern, replies, now)
+        });
+    }
+
     pub(super) fn publish(&mut self, client: usize, id: u64, channel: &str) {
         self.publish_bytes(client, id, channel, 10);
     }
@@ -193,6 +205,7 @@ impl World {
     pub(super) fn settle(&mut self, shard: usize) {
         let mut rounds = 0;
         self.hubs[shard].recall_due(self.now);
+        self.hubs[shard].search(self.now);
         while self.hubs[shard].settle(self.now) == Settled::OutboxFull {
             self.flush(shard);
             rounds += 1;
@@ -297,7 +310,8 @@ impl World {
             for shard in 0..self.hubs.len() {
                 self.settle(shard);
             }
-            if !self.deliver(|_| 0) && !self.hubs.iter().any(Hub::has_recalls_due) {
+            let is_busy = |hub: &Hub| hub.has_recalls_due() || hub.has_searches();
+            if !self.deliver(|_| 0) && !self.hubs.iter().any(is_busy) {
                 break;
             }
         }

@@ -1,17 +1,21 @@
 //! The messages of `ringcast.json.v1`: what a client asks and what it is told.
 //!
 //! [`request`] reads a client's text ([`since`] where it was before), [`reply`] writes what it is
-//! told, framed for its door, [`channel`] is the rule for a channel's name.
+//! told, framed for its door, [`channel`] is the rule for a channel's name, and [`pattern`] for names
+//! that mean many channels.
 
 pub mod channel;
+pub mod pattern;
 pub mod reply;
 pub mod request;
 pub mod since;
 
-pub use channel::is_channel;
+pub use channel::{CHANNEL_RULE, is_channel};
+pub use pattern::has_wildcard;
 pub use reply::{
     Bare, Framed, History, Subscribed, Welcome, ack, covering_message, error, gap, goaway, history,
-    message, message_payload, message_prefix, pong, subscribed, welcome,
+    matched, message, message_payload, message_prefix, pattern_ended, pong, subscribed,
+    subscribed_pattern, unsubscribed_pattern, welcome,
 };
 pub use request::{Field, Message, NotJson, Parser, Reject, Request};
 pub use since::{Since, parse_cursor, parse_cursors, write_cursors};

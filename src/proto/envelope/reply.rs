@@ -87,9 +87,60 @@ pub fn subscribed(out: &mut impl Framed, id: Option<&[u8]>, subscribed: &Subscri
                 object.string("reason", reason);
             }
         }
-        if let Some(interval) = conflate {
-            object.string("conflate", &Span(*interval).to_string());
-        }
+        object.conflate(*conflate);
+    });
+}
+
+/// `{"type":"subscribed","channel":"..","pattern":"..","epoch":"..","seq":..}`: a client hears from
+/// now on what is published to a channel that a pattern matches; where messages are conflated, with
+/// `"conflate":".."`.
+pub fn matched(
+    out: &mut impl Framed,
+    pattern: &str,
+    channel: &str,
+    epoch: &str,
+    seq: u64,
+    conflate: Option<Duration>,
+) {
+    object(out, b"subscribed", |object| {
+        object.string("channel", channel);
+        object.string("pattern", pattern);
+        object.string("epoch", epoch);
+        object.number("seq", seq);
+        object.conflate(conflate);
+    });
+}
+
+/// `{"type":"subscribed","id":..,"pattern":"..","channels":..}`, with the number of channels that
+/// the pattern matches now.
+pub fn subscribed_pattern(
+    out: &mut impl Framed,
+    id: Option<&[u8]>,
+    pattern: &str,
+    channels: usize,
+) {
+    object(out, b"subscribed", |object| {
+        object.id(id);
+        object.string("pattern", pattern);
+        object.number("channels", channels as u64);
+    });
+}
+
+/// `{"type":"ack","id":..,"pattern":".."}`: the client hears no more of what the pattern matches.
+pub fn unsubscribed_pattern(out: &mut impl Framed, id: Option<&[u8]>, pattern: &str) {
+    object(out, b"ack", |object| {
+        object.id(id);
+        object.string("pattern", pattern);
+    });
+}
+
+/// `{"type":"unsubscribed","pattern":"..","code":"..","reason":".."}`: the same, and the client has
+/// not asked for it.
+pub fn pattern_ended(out: &mut impl Framed, pattern: &str, code: &str, reason: &str) {
+    object(out, b"unsubscribed", |object| {
+        object.string("pattern", pattern);
+        object.string("code", code);
+        object.string("reason", reason);
     });
 }
 
@@ -303,6 +354,12 @@ impl Object<'_> {
             self.raw("id", id);
         }
     }
+
+    fn conflate(&mut self, interval: Option<Duration>) {
+        if let Some(interval) = interval {
+            self.string("conflate", &Span(interval).to_string());
+        }
+    }
 }
 
 #[cfg(test)]
@@ -373,6 +430,27 @@ mod tests {
         assert_eq!(
             written(|out| subscribed(out, None, &conflated)),
             r#"{"type":"subscribed","channel":"orders","epoch":"k3x9","seq":123,"recovered":true,"from":121,"conflate":"100ms"}"#
+        );
+        assert_eq!(
+            written(|out| matched(out, "iot.*.temp", "iot.1.temp", "k3x9", 0, None)),
+            r#"{"type":"subscribed","channel":"iot.1.temp","pattern":"iot.*.temp","epoch":"k3x9","seq":0}"#
+        );
+        let interval = Some(Duration::from_millis(250));
+        assert_eq!(
+            written(|out| matched(out, "md.>", "md.A", "k3x9", 7, interval)),
+            r#"{"type":"subscribed","channel":"md.A","pattern":"md.>","epoch":"k3x9","seq":7,"conflate":"250ms"}"#
+        );
+        assert_eq!(
+            written(|out| subscribed_pattern(out, Some(b"8"), "md.>", 12)),
+            r#"{"type":"subscribed","id":8,"pattern":"md.>","channels":12}"#
+        );
+        assert_eq!(
+            written(|out| unsubscribed_pattern(out, Some(b"9"), "md.>")),
+            r#"{"type":"ack","id":9,"pattern":"md.>"}"#
+        );
+        assert_eq!(
+            written(|out| pattern_ended(out, "md.>", "too_many_matches", "why")),
+            r#"{"type":"unsubscribed","pattern":"md.>","code":"too_many_matches","reason":"why"}"#
         );
         assert_eq!(
             written(|out| ack(out, Some(b"3"), "orders", 124, false)),

@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use simd_json::{Buffers, Node, Tape};
 
-use super::channel::is_channel;
+use super::channel::{CHANNEL_RULE, is_channel};
+use super::pattern::{has_wildcard, is_pattern};
 use super::since::{self, Since};
 use crate::limits::{
-    CHANNEL_NAME_BYTES_MAX, CONFLATION_INTERVAL_MAX, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+    CHANNEL_NAME_BYTES_MAX, CONFLATION_INTERVAL_MAX, PATTERN_SEGMENTS_MAX, PATTERN_WILDCARDS_MAX,
+    PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX,
 };
 use crate::proto::json::{self, Fault, JsonError, Member};
 
@@ -46,6 +48,16 @@ pub enum Request<'a> {
     Unsubscribe {
         /// The channel's name.
         channel: &'a str,
+    },
+    /// To receive the messages of every channel that a pattern matches, also of those to come.
+    SubscribePattern {
+        /// The pattern.
+        pattern: &'a str,
+    },
+    /// To receive them no more.
+    UnsubscribePattern {
+        /// The pattern.
+        pattern: &'a str,
     },
     /// To send a message to a channel.
     Publish {
@@ -113,16 +125,22 @@ pub enum Reject {
     DuplicateField(Field),
     /// `type` or `channel` holds half of a surrogate pair, which no text can.
     BadString,
-    /// The channel's name is empty, too long or has control characters.
+    /// The channel's name is empty, too long, or has control characters or wildcards.
     BadChannel,
+    /// The pattern is not made as patterns are, or of too many parts.
+    BadPattern,
     /// `id` is not a string or number, or is too long.
     BadId,
     /// `t` is too long.
     BadT,
     /// `since` is none of the ways to say where one was.
     BadSince,
+    /// A pattern has no position.
+    SincePattern,
     /// `conflate` is no duration, or too long a one.
     BadConflate,
+    /// A pattern has no interval.
+    ConflatePattern,
     /// `key` is not a string, or too long.
     BadKey,
     /// Authenticating with `auth`.
@@ -142,10 +160,11 @@ impl Reject {
             Self::DuplicateField(_) => "duplicate_field",
             Self::BadString => "bad_string",
             Self::BadChannel => "bad_channel",
+            Self::BadPattern => "bad_pattern",
             Self::BadId => "bad_id",
             Self::BadT => "bad_t",
-            Self::BadSince => "bad_since",
-            Self::BadConflate => "bad_conflate",
+            Self::BadSince | Self::SincePattern => "bad_since",
+            Self::BadConflate | Self::ConflatePattern => "bad_conflate",
             Self::BadKey => "bad_key",
             Self::BadRange => "bad_range",
             Self::AuthUnsupported => "unsupported",
@@ -174,13 +193,23 @@ impl Reject {
             Self::DuplicateField(Field::Limit) => "limit is there twice",
             Self::DuplicateField(Field::Conflate) => "conflate is there twice",
             Self::BadString => "type or channel holds half of a surrogate pair",
-            Self::BadChannel => {
-                "a channel's name has 1 to 255 bytes of UTF-8 and no control characters"
+            Self::BadChannel => CHANNEL_RULE,
+            Self::BadPattern => {
+                "a pattern has 1 to 16 segments between dots, each a name, or * or at the end > \
+                 alone, and at most 8 wildcards"
             }
             Self::BadId => "id must be a string or a number of at most 128 bytes",
             Self::BadT => "t must have at most 128 bytes",
             Self::BadSince => "since is {\"epoch\":\"..\",\"seq\":..}, {\"last\":..} or \"latest\"",
+            Self::SincePattern => {
+                "a pattern has no position: subscribe to each channel since its own, then to the \
+                 pattern"
+            }
             Self::BadConflate => "conflate is a duration like \"500ms\" or \"2s\", at most \"1m\"",
+            Self::ConflatePattern => {
+                "a pattern has no interval: its channels have their own, unless you subscribe to \
+                 one with another before"
+            }
             Self::BadKey => "key must be a string of at most 128 bytes",
             Self::AuthUnsupported => "this server has no authentication: auth is not supported",
             Self::BadRange => "from and limit are whole numbers, and limit is not 0",
@@ -189,7 +218,8 @@ impl Reject {
 }
 
 // Some reasons say their bounds in words.
-const _: () = assert!(CHANNEL_NAME_BYTES_MAX == 255 && REQUEST_ID_BYTES_MAX == 128);
+const _: () = assert!(REQUEST_ID_BYTES_MAX == 128);
+const _: () = assert!(PATTERN_SEGMENTS_MAX == 16 && PATTERN_WILDCARDS_MAX == 8);
 const _: () = assert!(PUBLISH_KEY_BYTES_MAX == 128);
 const _: () = assert!(CONFLATION_INTERVAL_MAX.as_secs() == 60);
 
@@ -293,6 +323,10 @@ impl Parser {
         let channel = fields.channel.filter(|raw| is_string(raw) && raw.len() <= STRING_BYTES_MAX);
         let (kind, channel) = self.read_strings(kind, channel)?;
 
+        let pattern = || match channel.filter(|name| has_wildcard(name)) {
+            Some(pattern) if !is_pattern(pattern) => Err(Reject::BadPattern),
+            pattern => Ok(pattern),
+        };
         let channel = || match (channel, fields.channel) {
             (Some(channel), _) if is_channel(channel) => Ok(channel),
             (None, None) => Err(Reject::MissingField(Field::Channel)),
@@ -311,18 +345,28 @@ impl Parser {
                 Ok(Request::Publish { channel, payload, key })
             }
             "subscribe" => {
+                let since = fields.since.filter(|since| *since != b"null");
+                let conflate = fields.conflate.filter(|conflate| *conflate != b"null");
+                if let Some(pattern) = pattern()? {
+                    return match (since, conflate) {
+                        (None, None) => Ok(Request::SubscribePattern { pattern }),
+                        (Some(_), _) => Err(Reject::SincePattern),
+                        (None, Some(_)) => Err(Reject::ConflatePattern),
+                    };
+                }
                 let channel = channel()?;
-                let since = match fields.since {
-                    None | Some(b"null") => None,
-                    Some(raw) => Some(since::parse(raw).ok_or(Reject::BadSince)?),
-                };
-                let conflate = match fields.conflate {
-                    None | Some(b"null") => None,
-                    Some(raw) => Some(since::interval(raw).ok_or(Reject::BadConflate)?),
-                };
-                Ok(Request::Subscribe { channel, since, conflate })
+                let since = since.map(|raw| since::parse(raw).ok_or(Reject::BadSince));
+                let conflate = conflate.map(|raw| since::interval(raw).ok_or(Reject::BadConflate));
+                Ok(Request::Subscribe {
+                    channel,
+                    since: since.transpose()?,
+                    conflate: conflate.transpose()?,
+                })
             }
-            "unsubscribe" => Ok(Request::Unsubscribe { channel: channel()? }),
+            "unsubscribe" => match pattern()? {
+                Some(pattern) => Ok(Request::UnsubscribePattern { pattern }),
+                None => Ok(Request::Unsubscribe { channel: channel()? }),
+            },
             "ping" => match fields.t {
                 Some(t) if t.len() > REQUEST_ID_BYTES_MAX => Err(Reject::BadT),
                 t => Ok(Request::Ping { t }),

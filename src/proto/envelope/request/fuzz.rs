@@ -4,7 +4,10 @@
 use serde_json::value::RawValue;
 
 use super::{Field, Message, NotJson, Parser, Reject, Request, STRING_BYTES_MAX};
-use crate::limits::{CHANNEL_NAME_BYTES_MAX, PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX};
+use crate::limits::{
+    CHANNEL_NAME_BYTES_MAX, PATTERN_SEGMENTS_MAX, PATTERN_WILDCARDS_MAX, PUBLISH_KEY_BYTES_MAX,
+    REQUEST_ID_BYTES_MAX,
+};
 use crate::proto::envelope::{Since, reply};
 use crate::proto::json::{self, Fault, fuzz::read_members};
 use crate::proto::ws::{Decoder, Event, Role};
@@ -76,10 +79,20 @@ fn check(text: &str, message: &Message<'_>) {
             false => return Err(Reject::BadChannel),
         };
         let is_good = (1..=CHANNEL_NAME_BYTES_MAX).contains(&name.len());
-        if is_good && !name.chars().any(char::is_control) {
+        if is_good && !name.chars().any(|char| char.is_control() || "*>".contains(char)) {
             Ok(name)
         } else {
             Err(Reject::BadChannel)
+        }
+    };
+    // A name with a wildcard, if it is one that may be subscribed to.
+    let pattern = || {
+        let name = find("channel").filter(|raw| raw.len() <= STRING_BYTES_MAX);
+        let name = name.and_then(|raw| serde_json::from_str::<String>(raw).ok());
+        let pattern = name.filter(|name| name.contains(['*', '>']));
+        match pattern {
+            Some(pattern) if !is_pattern(&pattern) => Err(Reject::BadPattern),
+            pattern => Ok(pattern),
         }
     };
     let expected = match find("type") {
@@ -90,18 +103,28 @@ fn check(text: &str, message: &Message<'_>) {
         Some(_) if channel() == Err(Reject::BadString) => Err(Reject::BadString),
         Some(raw) => match serde_json::from_str::<String>(raw).as_deref() {
             Err(_) => Err(Reject::BadString),
-            Ok("subscribe") => channel().and_then(|channel| {
-                let since = match find("since") {
-                    None | Some("null") => None,
-                    Some(raw) => Some(read_since(raw).ok_or(Reject::BadSince)?),
-                };
-                let conflate = match find("conflate") {
-                    None | Some("null") => None,
-                    Some(raw) => Some(read_interval(raw).ok_or(Reject::BadConflate)?),
-                };
-                Ok(("subscribe", Some(channel), Some(format!("{since:?} {conflate:?}"))))
-            }),
-            Ok("unsubscribe") => channel().map(|channel| ("unsubscribe", Some(channel), None)),
+            Ok("subscribe") => {
+                let given = |name| find(name).filter(|raw| *raw != "null");
+                match (pattern(), given("since"), given("conflate")) {
+                    (Err(reject), ..) => Err(reject),
+                    (Ok(Some(pattern)), None, None) => Ok(("watch", Some(pattern), None)),
+                    (Ok(Some(_)), Some(_), _) => Err(Reject::SincePattern),
+                    (Ok(Some(_)), None, Some(_)) => Err(Reject::ConflatePattern),
+                    (Ok(None), since, conflate) => channel().and_then(|channel| {
+                        let since = since.map(|raw| read_since(raw).ok_or(Reject::BadSince));
+                        let since = since.transpose()?;
+                        let conflate =
+                            conflate.map(|raw| read_interval(raw).ok_or(Reject::BadConflate));
+                        let conflate = conflate.transpose()?;
+                        Ok(("subscribe", Some(channel), Some(format!("{since:?} {conflate:?}"))))
+                    }),
+                }
+            }
+            Ok("unsubscribe") => match pattern() {
+                Err(reject) => Err(reject),
+                Ok(Some(pattern)) => Ok(("unwatch", Some(pattern), None)),
+                Ok(None) => channel().map(|channel| ("unsubscribe", Some(channel), None)),
+            },
             Ok("publish") => channel().and_then(|channel| {
                 let payload = find("payload").ok_or(Reject::MissingField(Field::Payload))?;
                 let key = find("key").filter(|key| *key != "null").unwrap_or("\"\"");
@@ -135,6 +158,8 @@ fn check(text: &str, message: &Message<'_>) {
             ("subscribe", Some(channel.to_owned()), Some(format!("{since:?} {conflate:?}")))
         }
         Request::Unsubscribe { channel } => ("unsubscribe", Some(channel.to_owned()), None),
+        Request::SubscribePattern { pattern } => ("watch", Some(pattern.to_owned()), None),
+        Request::UnsubscribePattern { pattern } => ("unwatch", Some(pattern.to_owned()), None),
         Request::Publish { channel, payload, key } => {
             let text = String::from_utf8_lossy;
             let (payload, key) = (text(payload), text(key.unwrap_or(b"\"\"")));
@@ -150,6 +175,20 @@ fn check(text: &str, message: &Message<'_>) {
         Request::Ping { t } => ("ping", None, t.map(|t| String::from_utf8_lossy(t).into_owned())),
     });
     assert_eq!(asked, expected);
+}
+
+/// The rules for patterns once more.
+fn is_pattern(pattern: &str) -> bool {
+    let segments: Vec<&str> = pattern.split('.').collect();
+    let (last, before) = segments.split_last().expect("there is always one");
+    let is_plain = |segment: &str| !segment.is_empty() && !segment.contains(['*', '>']);
+    let wildcards = segments.iter().filter(|segment| ["*", ">"].contains(segment)).count();
+    before.iter().all(|segment| *segment == "*" || is_plain(segment))
+        && (["*", ">"].contains(last) || is_plain(last))
+        && wildcards <= PATTERN_WILDCARDS_MAX
+        && segments.len() <= PATTERN_SEGMENTS_MAX
+        && pattern.len() <= CHANNEL_NAME_BYTES_MAX
+        && !pattern.chars().any(char::is_control)
 }
 
 /// Where a client was, as `serde_json` reads it.
@@ -221,6 +260,22 @@ fn check_replies(message: &Message<'_>) {
             let ack = answer(&|out| reply::ack(out, id, channel, 7, true));
             assert_eq!((ack.string("channel").as_str(), ack.raw("id")), (channel, echoed));
             assert_eq!(ack.raw("duplicate"), raw("true"));
+        }
+        Ok(Request::SubscribePattern { pattern }) => {
+            let said = answer(&|out| reply::subscribed_pattern(out, id, pattern, 7));
+            assert_eq!((said.raw("channels"), said.raw("id")), (raw("7"), echoed));
+            assert_eq!(said.string("pattern"), pattern);
+            let begun = answer(&|out| {
+                reply::matched(out, pattern, "a \"b\"", "k3x9", u64::MAX, None);
+            });
+            assert_eq!((begun.string("pattern").as_str(), begun.raw("id")), (pattern, None));
+            assert_eq!(begun.string("channel"), "a \"b\"");
+            let ended = answer(&|out| reply::pattern_ended(out, pattern, "code", "why"));
+            assert_eq!(ended.string("pattern"), pattern);
+        }
+        Ok(Request::UnsubscribePattern { pattern }) => {
+            let ack = answer(&|out| reply::unsubscribed_pattern(out, id, pattern));
+            assert_eq!((ack.string("pattern").as_str(), ack.raw("id")), (pattern, echoed));
         }
         Ok(Request::Publish { channel, payload, .. }) => {
             let ack = answer(&|out| reply::ack(out, id, channel, 7, false));

@@ -42,6 +42,38 @@ fn the_requests_of_the_protocol_are_understood() {
 }
 
 #[test]
+fn a_name_with_a_wildcard_is_a_pattern_where_one_subscribes_and_no_channel_elsewhere() {
+    let pattern = "iot.*.temp";
+    check(
+        r#"{"type":"subscribe","id":8,"channel":"iot.*.temp","since":null}"#,
+        Some("8"),
+        Ok(Request::SubscribePattern { pattern }),
+    );
+    check(
+        r#"{"type":"unsubscribe","channel":"iot.\u002a.temp"}"#,
+        None,
+        Ok(Request::UnsubscribePattern { pattern }),
+    );
+    let of = |kind: &str, channel: &str| {
+        rejected(&format!(
+            r#"{{"type":"{kind}","channel":"{channel}","since":"latest","payload":1}}"#
+        ))
+    };
+    assert_eq!(of("subscribe", "md.>"), Reject::SincePattern);
+    let conflated = r#"{"type":"subscribe","channel":"md.>","conflate":"2s"}"#;
+    assert_eq!(rejected(conflated), Reject::ConflatePattern);
+    for kind in ["publish", "history"] {
+        assert_eq!(of(kind, "md.>"), Reject::BadChannel);
+        assert_eq!(of(kind, "a*b"), Reject::BadChannel);
+    }
+    let stars = "*".repeat(255);
+    for channel in ["a*b", "a..*", ">.a", "*.*.*.*.*.*.*.*.*", &stars] {
+        assert_eq!(of("subscribe", channel), Reject::BadPattern, "{channel}");
+        assert_eq!(of("unsubscribe", channel), Reject::BadPattern, "{channel}");
+    }
+}
+
+#[test]
 fn order_and_whitespace_do_not_matter_and_unknown_members_are_ignored() {
     check(
         " {\n\"payload\" : [ 1 ] ,\"x\":{\"type\":1},\t\"channel\": \"c\" , \"type\" :\"publish\" } ",
