@@ -16,6 +16,9 @@ pub enum Ask {
     Subscribe(String, u64),
     Resume(String, Since),
     Unsubscribe(String),
+    /// To subscribe to a pattern.
+    Watch(String),
+    Unwatch(String),
     Publish(usize),
     Ping,
     /// Something that is answered with this error.
@@ -88,7 +91,7 @@ struct Following {
     last: u64,
     /// Whether the last thing heard was a gap.
     after_gap: bool,
-    /// Whether it was one of messages that others got.
+    /// And one of what this client lost and others did not.
     after_loss: bool,
     /// Where it gets the newest messages only.
     conflated: Option<Conflated>,
@@ -110,6 +113,18 @@ struct Conflated {
 }
 
 impl Conflated {
+    /// What is told of `channel`, where it is followed from `joined` on.
+    fn told(
+        channel: &str,
+        interval: Option<&str>,
+        asked_at: Option<u64>,
+        joined: u64,
+    ) -> Option<Self> {
+        assert_eq!(interval.is_some(), channel.starts_with("flow"), "{channel} {interval:?}");
+        let interval_ms = millis(interval?);
+        Some(Self { interval_ms, asked_at, joined, keys: BTreeMap::new(), gaps: Vec::new() })
+    }
+
     /// Message `seq` has come, which has this key.
     fn hear(&mut self, key: Option<usize>, seq: u64, now: u64, is_strict: bool) {
         let (newest, count) = self.keys.entry(key).or_default();
@@ -137,10 +152,25 @@ impl Conflated {
     }
 }
 
+impl Following {
+    fn new(epoch: &str, last: u64, conflated: Option<Conflated>) -> Self {
+        Self { epoch: epoch.into(), last, after_gap: false, after_loss: false, conflated }
+    }
+
+    /// How often it gets messages of a key.
+    fn interval_ms(&self) -> Option<u64> {
+        self.conflated.as_ref().map(|conflated| conflated.interval_ms)
+    }
+}
+
 /// What a peer knows.
 #[derive(Debug, Default)]
 pub struct Account {
     following: BTreeMap<String, Following>,
+    /// Of these, those that it has not asked for itself, and the pattern that they were told with.
+    matched: BTreeMap<String, String>,
+    /// Patterns that it has, and when it was told so.
+    patterns: BTreeMap<String, u64>,
     /// Where it was in channels that it has let go of.
     left: BTreeMap<String, Position>,
     asked: BTreeMap<u64, Ask>,
@@ -170,10 +200,28 @@ pub struct Account {
 impl Account {
     /// It begins to follow `channel` from there on.
     pub fn follow(&mut self, channel: &str, Position { epoch, seq }: Position) {
-        let following =
-            Following { epoch, last: seq, after_gap: false, after_loss: false, conflated: None };
-        let before = self.following.insert(channel.to_owned(), following);
-        assert!(before.is_none(), "nobody is subscribed twice: {channel}");
+        self.follow_conflated(channel, &epoch, seq, None);
+    }
+
+    fn follow_conflated(
+        &mut self,
+        channel: &str,
+        epoch: &str,
+        last: u64,
+        conflated: Option<Conflated>,
+    ) {
+        let following = Following::new(epoch, last, conflated);
+        let interval_ms = following.interval_ms();
+        if let Some(before) = self.following.insert(channel.to_owned(), following) {
+            let by = self.matched.remove(channel);
+            assert!(by.is_some(), "nobody is subscribed twice: {channel}");
+            assert_eq!(before.interval_ms(), interval_ms, "{channel}: it gets no more and no less");
+            assert_eq!(
+                (&*before.epoch, before.last),
+                (epoch, last),
+                "{channel}: it is told where it is"
+            );
+        }
     }
 
     /// Where it is in a channel that it follows.
@@ -304,6 +352,35 @@ impl Account {
         self.following.keys()
     }
 
+    /// Patterns that it has.
+    pub fn patterns(&self) -> impl Iterator<Item = &String> {
+        self.patterns.keys()
+    }
+
+    /// It has `pattern` no more, nor the channels that were told with it.
+    fn let_go(&mut self, pattern: &str, ledger: &Ledger, reached: &mut Reached) {
+        let told = self.matched.iter().filter(|(_, by)| *by == pattern);
+        let told: Vec<String> = told.map(|(channel, _)| channel.clone()).collect();
+        for channel in told {
+            self.matched.remove(&channel);
+            let Following { epoch, last, .. } = self.following.remove(&channel).expect("told");
+            if ledger.last(&channel).is_some_and(|(_, newest)| newest > last) {
+                reached.count(Situation::PatternLeftAmidBacklog);
+            }
+            self.left.insert(channel, Position { epoch, seq: last });
+        }
+    }
+
+    /// A channel that it should have been told of, because of a pattern and what was published since.
+    fn untold(&self, ledger: &Ledger) -> Option<String> {
+        self.patterns.iter().find_map(|(pattern, since)| {
+            let mut published = ledger.published_since(*since);
+            published
+                .find(|it| matches(pattern, it) && !self.following.contains_key(*it))
+                .map(|channel| format!("{channel}, which {pattern} matches"))
+        })
+    }
+
     /// What is still owed to it, if something is.
     pub fn owed(&self, ledger: &Ledger) -> Option<String> {
         if let Some((id, ask)) = self.asked.iter().next() {
@@ -311,6 +388,9 @@ impl Account {
         }
         if !self.pings.is_empty() {
             return Some(format!("{} pongs", self.pings.len()));
+        }
+        if let Some(untold) = self.untold(ledger) {
+            return Some(untold);
         }
         self.following.iter().find_map(|(channel, following)| {
             let home = ledger.last(channel);
@@ -382,6 +462,39 @@ impl Account {
                 self.told_to_go = true;
                 reached.count(Situation::ToldToGo);
             }
+            "subscribed" if said.get_str("channel").is_none() => {
+                let pattern = string("pattern").to_owned();
+                let ask = self.asked.remove(&number("id"));
+                assert_eq!(ask, Some(Ask::Watch(pattern.clone())), "{text}");
+                let matched = self.following.keys().filter(|it| matches(&pattern, it)).count();
+                // Who does not want it any more is answered before all have been looked for.
+                let is_leaving = self.asked.values().any(|it| *it == Ask::Unwatch(pattern.clone()));
+                let channels = number("channels");
+                assert!(channels >= matched as u64 || is_leaving, "{text}: it follows {matched}");
+                let before = self.patterns.insert(pattern, now);
+                assert!(before.is_none(), "nobody has a pattern twice: {text}");
+            }
+            "subscribed" if said.get_str("pattern").is_some() => {
+                let place = (string("epoch"), number("seq"));
+                let interval = said.get_str("conflate");
+                self.begun(string("channel"), string("pattern"), place, interval, ledger);
+                reached.count(Situation::ChannelBegan);
+            }
+            "unsubscribed" => {
+                let pattern = string("pattern");
+                assert_eq!(string("code"), "overloaded", "{text}");
+                assert!(self.patterns.remove(pattern).is_some(), "it had the pattern: {text}");
+                self.let_go(pattern, ledger, reached);
+                reached.count(Situation::PatternEnded);
+            }
+            "ack" if said.get_str("pattern").is_some() => {
+                let pattern = string("pattern");
+                let ask = self.asked.remove(&number("id"));
+                assert_eq!(ask, Some(Ask::Unwatch(pattern.to_owned())), "{text}");
+                assert!(self.patterns.remove(pattern).is_some(), "it had the pattern: {text}");
+                self.let_go(pattern, ledger, reached);
+                reached.count(Situation::PatternLeft);
+            }
             "subscribed" => {
                 let ask = self.asked.remove(&number("id"));
                 self.subscribed(ask, &said, text, reached);
@@ -414,7 +527,10 @@ impl Account {
                         "channels_exhausted",
                         "too_many_requests",
                     ],
-                    Ask::Unsubscribe(_) => &["not_subscribed", "too_many_requests"],
+                    Ask::Unsubscribe(_) | Ask::Unwatch(_) => {
+                        &["not_subscribed", "too_many_requests"]
+                    }
+                    Ask::Watch(_) => &["already_subscribed", "overloaded", "too_many_requests"],
                     Ask::Publish(publication) => {
                         ledger.refused(*publication);
                         &["overloaded", "channels_exhausted"]
@@ -423,6 +539,9 @@ impl Account {
                     Ask::Nonsense(code) => std::slice::from_ref(code),
                 };
                 assert!(codes.contains(&code), "{ask:?} was answered by {text}");
+                if let (Ask::Watch(pattern), "overloaded") = (&ask, code) {
+                    self.let_go(pattern, ledger, reached);
+                }
             }
             _ => panic!("{text}"),
         }
@@ -447,16 +566,51 @@ impl Account {
             }
             ask => panic!("{ask:?} was answered by {text}"),
         };
-        self.follow(channel, Position { epoch: epoch.into(), seq: last });
-        let conflated = said.get_str("conflate").map(|interval| Conflated {
-            interval_ms: millis(interval),
-            asked_at,
-            joined: last,
-            keys: BTreeMap::new(),
-            gaps: Vec::new(),
-        });
-        assert_eq!(conflated.is_some(), channel.starts_with("flow"), "{text}");
-        self.following.get_mut(channel).expect("it follows now").conflated = conflated;
+        let is_matched = self.matched.contains_key(channel);
+        if is_matched {
+            reached.count(Situation::AskedForMatched);
+        }
+        // What it had by a pattern may have waited for it for several intervals.
+        let asked_at = asked_at.filter(|_| !is_matched);
+        let conflated = Conflated::told(channel, said.get_str("conflate"), asked_at, last);
+        self.follow_conflated(channel, epoch, last, conflated);
+    }
+
+    /// A channel begins by a pattern, or goes on by it.
+    fn begun(
+        &mut self,
+        channel: &str,
+        pattern: &str,
+        (epoch, seq): (&str, u64),
+        interval: Option<&str>,
+        ledger: &Ledger,
+    ) {
+        assert!(matches(pattern, channel), "{pattern} does not match {channel}");
+        let mut asked = self.asked.values();
+        let is_asked = asked.any(|ask| *ask == Ask::Watch(pattern.to_owned()));
+        assert!(is_asked || self.patterns.contains_key(pattern), "nobody asked for {pattern}");
+        // Nobody knows when it came into its group.
+        let conflated = Conflated::told(channel, interval, None, seq);
+        let following = Following::new(epoch, seq, conflated);
+        match self.following.get(channel) {
+            Some(known) => {
+                assert!(self.matched.contains_key(channel), "{channel} was asked for");
+                let place = (known.epoch.as_str(), known.last);
+                assert_eq!(place, (epoch, seq), "{channel} goes on where it is");
+                assert_eq!(known.interval_ms(), following.interval_ms(), "{channel} as before");
+            }
+            None => {
+                let goes_on =
+                    self.left.get(channel).is_some_and(|it| (&*it.epoch, it.seq) == (epoch, seq));
+                let answered = self.patterns.get(pattern).filter(|_| !goes_on && seq > 0);
+                assert!(
+                    answered.is_none_or(|at| ledger.was_numbered_by(channel, epoch, seq, *at)),
+                    "{channel} begins behind {seq}, which was published after {pattern} was answered"
+                );
+                self.following.insert(channel.to_owned(), following);
+            }
+        }
+        self.matched.insert(channel.to_owned(), pattern.to_owned());
     }
 
     fn ack(
@@ -473,6 +627,7 @@ impl Account {
             Some(Ask::Unsubscribe(asked)) => {
                 assert_eq!(asked, channel, "an ack names the channel that was asked for");
                 let following = self.following.remove(channel).expect("it was subscribed");
+                assert!(!self.matched.contains_key(channel), "{channel} was not asked for");
                 assert_eq!(seq, following.last, "an unsubscribe tells the last message sent");
                 if ledger.last(channel).is_some_and(|(_, last)| last > seq) {
                     reached.count(Situation::UnsubscribedAmidBacklog);
@@ -498,9 +653,8 @@ impl Account {
         let following = following.unwrap_or_else(|| panic!("{channel} {seq} for no subscriber"));
         assert_eq!(from, following.last + 1, "{channel}: the next message, or a gap before it");
         assert!(from == seq || from < seq && channel.starts_with("flow"), "{channel} {seq}");
-        following.last = seq;
+        (following.last, following.after_loss) = (seq, false);
         self.received += 1;
-        following.after_loss = false;
         if std::mem::take(&mut following.after_gap) {
             reached.count(Situation::MessageAfterGap);
         }
@@ -566,4 +720,15 @@ fn millis(written: &str) -> u64 {
         ),
     };
     number.parse::<u64>().expect("a number and a unit") * unit
+}
+
+/// What a pattern means, written down here a second time.
+fn matches(pattern: &str, channel: &str) -> bool {
+    let (pattern, channel) = (pattern.split('.'), channel.split('.'));
+    let (pattern, channel): (Vec<_>, Vec<_>) = (pattern.collect(), channel.collect());
+    let is_open = pattern.last() == Some(&">");
+    let fixed = pattern.len() - usize::from(is_open);
+    let fits = if is_open { channel.len() > fixed } else { channel.len() == fixed };
+    let mut pairs = pattern[..fixed].iter().zip(&channel);
+    fits && pairs.all(|(segment, name)| *segment == "*" || segment == name)
 }

@@ -185,6 +185,15 @@ impl Ledger {
         self.homes.get(channel).map(|(epoch, seq)| (epoch.as_str(), *seq))
     }
 
+    /// Channels in whose present numbering something has been published after `since`.
+    pub fn published_since(&self, since: u64) -> impl Iterator<Item = &String> {
+        self.homes.iter().filter_map(move |(channel, (epoch, seq))| {
+            let numbering = self.numberings.get(&(channel.clone(), epoch.clone()))?;
+            let (at, _) = numbering.progress.last()?;
+            (*at > since && *seq > 0).then_some(channel)
+        })
+    }
+
     /// Whether message `seq` had its number by the time `at`.
     pub fn was_numbered_by(&self, channel: &str, epoch: &str, seq: u64, at: u64) -> bool {
         let numbering = self.numberings.get(&(channel.to_owned(), epoch.to_owned()));

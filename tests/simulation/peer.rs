@@ -115,6 +115,10 @@ enum Reading {
 /// How long it takes at most until the network knows that a listener has vanished.
 pub const LISTENER_FOUND_OUT_US_MAX: u64 = 20_000_000;
 
+/// What people watch for. Some match each other's channels, and one matches none.
+const PATTERNS: [&str; 9] =
+    [">", "*", "old.>", "old.*.*", "*.1.*", "new.*.>", "close.0.*", "flow.>", "nothing.>"];
+
 /// Codes with which the server may close a peer that did nothing wrong.
 const NO_FAULT: &[u16] = &[1000, 1001, 1013, 4409];
 
@@ -525,6 +529,8 @@ impl Peer {
             habits.insult,
             habits.lie,
             habits.misunderstand,
+            habits.watch,
+            habits.unwatch,
             habits.close + habits.finish + habits.reset + habits.vanish,
         ];
         // Somebody whose words are not taken does not go on talking for ever.
@@ -591,6 +597,20 @@ impl Peer {
             10 => {
                 let (text, code) = speech::nonsense(random, id);
                 life.ask(random, id, Ask::Nonsense(code), || text.clone());
+            }
+            11 => {
+                let pattern = random.choice(PATTERNS).expect("there are some");
+                life.ask(random, id, Ask::Watch(pattern.into()), || {
+                    format!(r#"{{"type":"subscribe","id":{id},"channel":"{pattern}"}}"#)
+                });
+            }
+            12 => {
+                let known = random.choice(life.account.patterns().collect::<Vec<_>>()).cloned();
+                let other = random.choice(PATTERNS).expect("there are some");
+                let pattern = known.unwrap_or_else(|| other.into());
+                life.ask(random, id, Ask::Unwatch(pattern.clone()), || {
+                    format!(r#"{{"type":"unsubscribe","id":{id},"channel":"{pattern}"}}"#)
+                });
             }
             _ => self.leave_somehow(scene),
         }

@@ -113,6 +113,9 @@ pub struct Habits {
     pub lie: u32,
     /// Requests that are answered with an error.
     pub misunderstand: u32,
+    /// Subscribing to patterns, and leaving them.
+    pub watch: u32,
+    pub unwatch: u32,
     pub close: u32,
     pub finish: u32,
     pub reset: u32,
@@ -135,6 +138,7 @@ impl Habits {
     /// Whether nobody leaves, or lets go of anything, before the end.
     pub const fn everybody_stays(&self) -> bool {
         self.unsubscribe == 0
+            && self.unwatch == 0
             && self.insult == 0
             && self.lie == 0
             && self.close == 0
@@ -220,7 +224,7 @@ impl Plan {
                 _ => Ending::Deserted,
             },
         };
-        match draw.0.u32(..12) {
+        let plan = match draw.0.u32(..12) {
             0 => plan.into_crowd(&mut draw),
             1 => plan.into_departure(&mut draw),
             2 => plan.into_rush(&mut draw),
@@ -228,7 +232,35 @@ impl Plan {
             5 => plan.into_post_office(&mut draw),
             6 => plan.into_market(&mut draw),
             _ => plan,
+        };
+        plan.with_watchers(&mut draw)
+    }
+
+    /// In some worlds people subscribe to patterns, and in some of these to little else.
+    fn with_watchers(mut self, draw: &mut Draw) -> Self {
+        let leaves = !self.habits.everybody_stays();
+        let habits = &mut self.habits;
+        match draw.0.u32(..5) {
+            0 => {
+                (habits.watch, habits.subscribe) = (habits.subscribe * 2, habits.subscribe / 2);
+                habits.unwatch = if leaves { draw.0.u32(..=habits.watch) } else { 0 };
+                if draw.0.bool() {
+                    // And let go of them while messages wait.
+                    (habits.stop_reading, habits.stop_us_max) = (20, draw.scale(10_000, 500_000));
+                }
+                if draw.one_in(4) {
+                    // Room for a few patterns and some of what they match.
+                    self.settings.hub.memory_bytes_max = draw.scale(10_000, 60_000) as usize;
+                    habits.keyed = 0;
+                }
+            }
+            1 | 2 => {
+                habits.watch = draw.0.u32(1..6);
+                habits.unwatch = if leaves { draw.perhaps(5) } else { 0 };
+            }
+            _ => {}
         }
+        self
     }
 
     /// Many who read well, with outboxes so small that one tick fills them, and some of them break
@@ -448,6 +480,8 @@ fn habits(draw: &mut Draw) -> Habits {
         insult: leave(draw, 3),
         lie: leave(draw, 2),
         misunderstand: draw.perhaps(4),
+        watch: 0,
+        unwatch: 0,
         close: leave(draw, 3),
         finish: leave(draw, 2),
         reset: leave(draw, 3),
@@ -463,11 +497,18 @@ fn habits(draw: &mut Draw) -> Habits {
 
 fn channels(draw: &mut Draw) -> Vec<String> {
     (0..draw.scale(1, 16))
-        .map(|number| match draw.0.u32(..6) {
-            0 => format!("new{number}"),
-            1 => format!("close{number}"),
-            2 => format!("flow{number}"),
-            _ => format!("old{number}"),
+        .map(|number| {
+            let kind = match draw.0.u32(..6) {
+                0 => "new",
+                1 => "close",
+                2 => "flow",
+                _ => "old",
+            };
+            // Some of several segments.
+            match number % 2 {
+                0 => format!("{kind}{number}"),
+                _ => format!("{kind}.{}.{number}", number % 3),
+            }
         })
         .collect()
 }
@@ -524,7 +565,10 @@ fn settings(draw: &mut Draw, shards: u16, habits: &Habits) -> Settings {
             rules: Rules {
                 rules: vec![
                     rule("new*", Overflow::DropNewest),
+                    rule("new.>", Overflow::DropNewest),
                     rule("close*", if closes { Overflow::Close } else { Overflow::DropOldest }),
+                    rule("close.>", if closes { Overflow::Close } else { Overflow::DropOldest }),
+                    ChannelRule { pattern: "flow.>".into(), ..flow.clone() },
                     flow,
                 ],
                 default: ordinary.clone(),
