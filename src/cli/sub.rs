@@ -14,8 +14,8 @@ use super::client::{Client, Event};
 use super::subscriptions::{Begin, Message, Subscriptions};
 use super::url::Url;
 use super::{EXIT_USAGE, Sub, complain};
-use crate::limits::CHANNEL_NAME_BYTES_MAX;
-use crate::proto::envelope::is_channel;
+use crate::proto::envelope::pattern::is_pattern;
+use crate::proto::envelope::{CHANNEL_RULE, has_wildcard, is_channel};
 use crate::proto::json::{write_number, write_string};
 
 /// Events that wait while standard output is slow. Beyond it the server sees a slow client,
@@ -36,10 +36,11 @@ pub fn sub(arguments: Sub) -> u8 {
             return EXIT_USAGE;
         }
     };
-    if let Some(channel) = arguments.channels.iter().find(|channel| !is_channel(channel)) {
+    if let Some(name) =
+        arguments.channels.iter().find(|name| !is_channel(name) && !is_pattern(name))
+    {
         complain(&format_args!(
-            "{channel:?} is no channel: a name has 1 to {CHANNEL_NAME_BYTES_MAX} bytes and no \
-             control characters"
+            "{name:?} is no channel and no pattern: {CHANNEL_RULE}, unless a segment is * or the last one >"
         ));
         return EXIT_USAGE;
     }
@@ -70,6 +71,14 @@ pub fn sub(arguments: Sub) -> u8 {
 
 /// Where the arguments say that it begins.
 fn begin(arguments: &Sub) -> Result<Begin, String> {
+    let pattern = arguments.channels.iter().find(|name| has_wildcard(name));
+    if let Some(pattern) = pattern
+        && (arguments.last.is_some() || arguments.latest)
+    {
+        return Err(format!(
+            "{pattern} is a pattern: it begins with what is published from now on"
+        ));
+    }
     match (&arguments.since, arguments.last) {
         (Some(cursor), _) => Begin::after(cursor, arguments.channels.len()),
         (None, Some(count)) => Ok(Begin::Last(count)),
@@ -124,6 +133,7 @@ impl<Out: Write, Notes: Write> Printing<Out, Notes> {
 
     fn listen(&mut self, client: &Client, interrupts: &Receiver<()>) -> io::Result<u8> {
         let mut interrupts = Some(interrupts);
+        let mut link = 0;
         let never = crossbeam_channel::never();
         while self.missing != Some(0) {
             // Lines are written out when no more are coming right now.
@@ -143,13 +153,17 @@ impl<Out: Write, Notes: Write> Printing<Out, Notes> {
             };
             match event {
                 Some(Event::Open(number)) => {
+                    link = number;
                     for request in self.subscriptions.requests() {
-                        client.send(number, &request);
+                        client.send(link, &request);
                     }
                 }
                 Some(Event::Message(text)) => {
                     if !self.hear(&text)? {
                         return Ok(1);
+                    }
+                    for request in self.subscriptions.take_requests() {
+                        client.send(link, &request);
                     }
                 }
                 Some(Event::Lost(why, delay)) => {

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 
 use super::answer::Answer;
+use crate::limits::MATCHED_CHANNELS_PER_CLIENT_MAX;
+use crate::proto::envelope::has_wildcard;
+use crate::proto::envelope::pattern::matches;
 use crate::proto::json::{write_number, write_string};
 
 /// A place in a channel: after the message with this number.
@@ -90,13 +93,20 @@ pub(super) struct Message<'a> {
     pub(super) payload: &'a [u8],
 }
 
-/// The channels that are listened to.
+/// The channels and patterns that are listened to.
 ///
 /// A position is the last number that was handed on or told as missing: what comes at or below it
 /// came before, and whatever lies between it and the next message is told.
+/// Those that were asked for come first; behind them are the channels that patterns have brought.
+/// On a new connection each of these is asked for by its own position, and left to its pattern again
+/// when that has been answered.
 pub(super) struct Subscriptions {
     channels: Vec<Subscription>,
     indices: HashMap<String, usize>,
+    /// How many were asked for.
+    asked: usize,
+    /// What is to be said because of what was heard.
+    requests: Vec<Vec<u8>>,
 }
 
 struct Subscription {
@@ -104,6 +114,8 @@ struct Subscription {
     begin: Begin,
     position: Option<Position>,
     is_refused: bool,
+    /// A pattern has brought it, and on this connection it was asked for by its name.
+    is_borrowed: bool,
 }
 
 impl Subscriptions {
@@ -115,21 +127,28 @@ impl Subscriptions {
                 Begin::After(positions) => positions.get(index).cloned().flatten(),
                 _ => None,
             };
-            Subscription { channel, begin: begin.clone(), position, is_refused: false }
+            Subscription::new(channel, begin.clone(), position)
         };
-        Self { channels: channels.into_iter().enumerate().map(subscription).collect(), indices }
+        let asked = channels.len();
+        let channels = channels.into_iter().enumerate().map(subscription).collect();
+        Self { channels, indices, asked, requests: Vec::new() }
+    }
+
+    /// Those that were asked for.
+    fn asked(&self) -> impl Iterator<Item = &Subscription> {
+        self.channels[..self.asked].iter()
     }
 
     /// Whether none is left that the server has not refused.
     pub(super) fn is_empty(&self) -> bool {
-        self.channels.iter().all(|subscription| subscription.is_refused)
+        self.asked().all(|subscription| subscription.is_refused)
     }
 
     /// Where all of them stand, once any of them stands somewhere.
     pub(super) fn cursor(&self) -> Option<String> {
-        self.channels.iter().find(|subscription| subscription.position.is_some())?;
+        self.asked().find(|subscription| subscription.position.is_some())?;
         let mut cursor = String::new();
-        for subscription in &self.channels {
+        for subscription in self.asked() {
             let comma = if cursor.is_empty() { "" } else { "," };
             let _ = match &subscription.position {
                 Some(position) => write!(cursor, "{comma}{position}"),
@@ -139,11 +158,24 @@ impl Subscriptions {
         Some(cursor)
     }
 
-    /// The requests to send on a new connection. Their `id` is the channel's index.
-    pub(super) fn requests(&self) -> impl Iterator<Item = Vec<u8>> {
-        let channels = self.channels.iter().enumerate();
-        let wanted = channels.filter(|(_, subscription)| !subscription.is_refused);
+    /// The requests to send on a new connection: channels, then patterns, so that nothing is missed
+    /// between a channel's position and the beginning of its pattern. Their `id` is the index.
+    pub(super) fn requests(&mut self) -> impl Iterator<Item = Vec<u8>> {
+        self.requests.clear();
+        let asked = self.asked;
+        for brought in &mut self.channels[asked..] {
+            brought.is_borrowed = true;
+        }
+        let (patterns, channels): (Vec<_>, Vec<_>) =
+            self.channels.iter().enumerate().partition(|(_, it)| has_wildcard(&it.channel));
+        let all = channels.into_iter().chain(patterns);
+        let wanted = all.filter(|(_, subscription)| !subscription.is_refused);
         wanted.map(|(index, subscription)| subscription.request(index))
+    }
+
+    /// What is to be said because of what was heard since the last call.
+    pub(super) fn take_requests(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.requests)
     }
 
     /// Takes in what the server says.
@@ -153,8 +185,13 @@ impl Subscriptions {
             self.message(&answer)
         } else if answer.is("gap") {
             self.gap(&answer).map(Heard::note)
+        } else if answer.is("subscribed") && answer.raw("channel").is_none() {
+            self.give_back(&answer);
+            None
         } else if answer.is("subscribed") {
             self.subscribed(&answer).map(Heard::note)
+        } else if answer.is("unsubscribed") {
+            self.ended(&answer)
         } else if answer.is("error") {
             Some(self.error(&answer))
         } else {
@@ -202,6 +239,9 @@ impl Subscriptions {
         let seq = answer.number("seq")?;
         let from = answer.number("from").unwrap_or(seq + 1);
         let reason = answer.text("reason");
+        if answer.raw("pattern").is_some() {
+            self.know(&channel);
+        }
         let known = self.of(&channel)?;
         let now = Position { epoch, seq: from.saturating_sub(1) };
         let before = known.position.replace(now.clone())?;
@@ -230,9 +270,44 @@ impl Subscriptions {
         }
     }
 
+    /// A pattern has brought a channel: its position is kept, up to as many as a server brings.
+    fn know(&mut self, channel: &str) {
+        let is_full = self.channels.len() - self.asked >= MATCHED_CHANNELS_PER_CLIENT_MAX;
+        if !is_full && !self.indices.contains_key(channel) {
+            self.indices.insert(channel.to_owned(), self.channels.len());
+            self.channels.push(Subscription::new(channel.to_owned(), Begin::Live, None));
+        }
+    }
+
+    /// A pattern is answered: channels that were asked for by their names are left to it.
+    fn give_back(&mut self, answer: &Answer<'_>) {
+        let Some(pattern) = answer.text("pattern") else { return };
+        for brought in &mut self.channels[self.asked..] {
+            if brought.is_borrowed && matches(&pattern, &brought.channel) {
+                brought.is_borrowed = false;
+                let mut request = br#"{"type":"unsubscribe","channel":"#.to_vec();
+                write_string(&mut request, &brought.channel);
+                request.push(b'}');
+                self.requests.push(request);
+            }
+        }
+    }
+
+    /// The server has ended a pattern.
+    fn ended<'a>(&mut self, answer: &Answer<'_>) -> Option<Heard<'a>> {
+        let (pattern, reason) = (answer.text("pattern")?, answer.text("reason")?);
+        let known = self.of(&pattern)?;
+        known.is_refused = true;
+        Some(Heard { note: Some(format!("{pattern}: {reason}")), is_refused: true, message: None })
+    }
+
     fn error<'a>(&mut self, answer: &Answer<'_>) -> Heard<'a> {
         let reason = answer.text("reason").or_else(|| answer.text("code")).unwrap_or_default();
         let index = answer.number("id").and_then(|id| usize::try_from(id).ok());
+        if index.is_some_and(|index| index >= self.asked) {
+            // Its pattern brings it back, without what was missed.
+            return Heard::default();
+        }
         match index.and_then(|index| self.channels.get_mut(index)) {
             // Not asked for again: it would be refused again.
             Some(refused) => {
@@ -246,6 +321,10 @@ impl Subscriptions {
 }
 
 impl Subscription {
+    fn new(channel: String, begin: Begin, position: Option<Position>) -> Self {
+        Self { channel, begin, position, is_refused: false, is_borrowed: false }
+    }
+
     fn request(&self, index: usize) -> Vec<u8> {
         let mut request = br#"{"type":"subscribe","id":"#.to_vec();
         write_number(&mut request, index as u64);
@@ -316,9 +395,13 @@ mod tests {
         (heard.message.map(|message| message.seq), heard.note.unwrap_or_default())
     }
 
-    fn request(subscriptions: &Subscriptions) -> String {
-        let requests: Vec<Vec<u8>> = subscriptions.requests().collect();
-        String::from_utf8(requests[0].clone()).expect("text")
+    fn request(subscriptions: &mut Subscriptions) -> String {
+        requests(subscriptions).remove(0)
+    }
+
+    fn requests(subscriptions: &mut Subscriptions) -> Vec<String> {
+        let requests = subscriptions.requests();
+        requests.map(|request| String::from_utf8(request).expect("text")).collect()
     }
 
     #[test]
@@ -369,13 +452,13 @@ mod tests {
         ] {
             let mut subscriptions = Subscriptions::new(vec!["a".into()], &Begin::Latest);
             assert_eq!(
-                request(&subscriptions),
+                request(&mut subscriptions),
                 r#"{"type":"subscribe","id":0,"channel":"a","since":"latest"}"#
             );
             heard(&mut subscriptions, &subscribed("k", 9, r#","recovered":true,"from":9"#));
             assert_eq!(heard(&mut subscriptions, &message(9)), (Some(9), String::new()));
             assert_eq!(
-                request(&subscriptions),
+                request(&mut subscriptions),
                 r#"{"type":"subscribe","id":0,"channel":"a","since":{"epoch":"k","seq":9}}"#
             );
             let answer = subscribed(epoch, seq, rest);
@@ -393,9 +476,9 @@ mod tests {
             (Begin::Last(3), r#","since":{"last":3}"#),
             (after, r#","since":{"epoch":"a.b","seq":7}"#),
         ] {
-            let subscriptions = Subscriptions::new(channels(), &begin);
+            let mut subscriptions = Subscriptions::new(channels(), &begin);
             let expected = format!(r#"{{"type":"subscribe","id":0,"channel":"a"{since}}}"#);
-            assert_eq!(request(&subscriptions), expected);
+            assert_eq!(request(&mut subscriptions), expected);
         }
         let known = Subscriptions::new(channels(), &Begin::after("-,k.9", 2).expect("a cursor"));
         assert_eq!(known.cursor().as_deref(), Some("-,k.9"));
@@ -410,6 +493,52 @@ mod tests {
         }
         let error = Begin::after("k.5", 2).expect_err("two channels");
         assert!(error.starts_with("1 positions for 2 channels"), "{error}");
+    }
+
+    #[test]
+    fn what_a_pattern_brought_goes_on_by_its_own_position_and_is_left_to_the_pattern_again() {
+        let mut subscriptions = Subscriptions::new(vec!["m.*".into(), "own".into()], &Begin::Live);
+        let watch = r#"{"type":"subscribe","id":0,"channel":"m.*"}"#;
+        let own = r#"{"type":"subscribe","id":1,"channel":"own"}"#;
+        assert_eq!(requests(&mut subscriptions), [own, watch]);
+        let answer = r#"{"type":"subscribed","id":0,"pattern":"m.*","channels":0}"#;
+        let begun = |seq: u64| {
+            let told = r#"{"type":"subscribed","channel":"m.a","pattern":"m.*","epoch":"k","seq""#;
+            format!("{told}:{seq}}}")
+        };
+        let message = |seq: u64| {
+            format!(r#"{{"type":"message","channel":"m.a","seq":{seq},"payload":{seq}}}"#)
+        };
+        for (text, seq) in [(answer.to_owned(), None), (begun(0), None), (message(1), Some(1))] {
+            assert_eq!(heard(&mut subscriptions, &text), (seq, String::new()), "{text}");
+        }
+        assert!(subscriptions.take_requests().is_empty(), "it is the pattern's");
+
+        // A new connection.
+        let resume = r#"{"type":"subscribe","id":2,"channel":"m.a","since":{"epoch":"k","seq":1}}"#;
+        assert_eq!(requests(&mut subscriptions), [own, resume, watch]);
+        let resumed = r#"{"type":"subscribed","id":2,"channel":"m.a","epoch":"k","seq":3,"recovered":true,"from":2}"#;
+        assert_eq!(heard(&mut subscriptions, resumed).1, "m.a: 2 to 3 are recovered");
+        assert_eq!(heard(&mut subscriptions, answer), (None, String::new()));
+        let leave = br#"{"type":"unsubscribe","channel":"m.a"}"#.to_vec();
+        assert_eq!(subscriptions.take_requests(), [leave]);
+        for (text, seq) in [(message(2), Some(2)), (begun(2), None), (message(3), Some(3))] {
+            assert_eq!(heard(&mut subscriptions, &text), (seq, String::new()), "{text}");
+        }
+
+        // Another one, whose server takes no more channels; then the pattern ends.
+        requests(&mut subscriptions);
+        let refusal = r#"{"type":"error","id":2,"code":"too_many_channels","reason":"no"}"#;
+        assert_eq!(heard(&mut subscriptions, refusal), (None, String::new()));
+        assert_eq!(
+            heard(&mut subscriptions, &begun(5)).1,
+            "m.a: 4 to 5 are missing (not connected)"
+        );
+        let end = br#"{"type":"unsubscribed","pattern":"m.*","code":"x","reason":"too much"}"#;
+        let ended = subscriptions.hear(end);
+        assert!(ended.is_refused && ended.note.as_deref() == Some("m.*: too much"));
+        assert!(!subscriptions.is_empty(), "the channel is still there");
+        assert_eq!(subscriptions.cursor(), None, "a pattern has no position");
     }
 
     #[test]

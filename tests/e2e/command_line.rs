@@ -225,6 +225,36 @@ async fn sub_hears_what_pub_says_and_both_survive_a_restart() {
     complaint(&bad);
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn sub_hears_every_channel_that_a_pattern_matches_across_a_restart() {
+    let mut server = Server::start(Setup::epoll(2), "[timing]\ndrain_window = \"300ms\"").await;
+    let url = format!("ws://{}", server.address);
+    let subscriber = Subscriber::start(&url, &["iot.*.temp", "other"]);
+    for channel in ["iot.1.temp", "iot.2.temp"] {
+        let line = subscriber.hears(&url, channel, "21").await;
+        assert!(line.starts_with(channel), "{line}");
+        while subscriber.lines.recv_timeout(Duration::from_millis(300)).is_ok() {}
+    }
+    run(&["pub", &url, "iot.1.humidity", "3"], "").await;
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.ended(Duration::from_secs(9)).await.code(), Some(0));
+    server.restart().await;
+    for channel in ["iot.2.temp", "iot.3.temp"] {
+        let line = subscriber.hears(&url, channel, "22").await;
+        assert!(line.starts_with(channel) && line.ends_with("22"), "{line}");
+        while subscriber.lines.recv_timeout(Duration::from_millis(300)).is_ok() {}
+    }
+
+    for (arguments, part) in [
+        (vec!["sub", &url, "a.>.b"], "a.>.b"),
+        (vec!["sub", &url, "a.*", "--latest"], "a.*"),
+        (vec!["pub", &url, "a.*", "1"], "channel"),
+    ] {
+        let said = complaint(&run(&arguments, "").await);
+        assert!(said.contains(part), "{arguments:?}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn demo_serves_the_page_and_live_ticks_to_this_machine_only() {
     let server = Server::start_with(Setup::uring(1), "", "demo", &[]).await;
