@@ -60,6 +60,13 @@ export interface Subscribed {
   resumed: boolean;
 }
 
+/** The server's answer to a pattern, the first and after every reconnect. */
+export interface Watching {
+  pattern: string;
+  /** How many channels match by now. */
+  channels: number;
+}
+
 export interface Handlers<Payload = unknown> {
   /** Where to begin; without it, with what is published from now on. */
   since?: Since;
@@ -68,7 +75,9 @@ export interface Handlers<Payload = unknown> {
   onMessage?(payload: Payload, info: MessageInfo): void;
   onGap?(gap: Gap): void;
   onSubscribed?(subscribed: Subscribed): void;
-  /** The channel was refused, and is not subscribed to any more. */
+  /** Of a pattern: nothing is missed from here on. */
+  onWatching?(watching: Watching): void;
+  /** The channel, or pattern, was refused or has ended, and is not subscribed to any more. */
   onError?(error: RingcastError & { channel: string }): void;
 }
 
@@ -89,6 +98,7 @@ export interface Welcome {
   client: string;
   ping_interval_ms: number;
   message_bytes_max: number;
+  channels_max?: number;
   [name: string]: unknown;
 }
 
@@ -99,6 +109,7 @@ export interface Events {
   message: MessageInfo & { payload: unknown };
   gap: Gap;
   subscribed: Subscribed;
+  watching: Watching;
   goaway: { reconnectAfterMs: number };
   error: RingcastError & { channel?: string };
 }
@@ -170,8 +181,8 @@ export interface Options {
 
 /**
  * An answer of the server, or a failure to get one. `code` is stable: the server's, or
- * "not_connected", "connection_lost", "closed", "timeout", "content_too_large", "too_many_publishes" or
- * "refused".
+ * "not_connected", "connection_lost", "closed", "timeout", "content_too_large", "too_many_publishes",
+ * "unsupported" (a pattern without a WebSocket) or "refused".
  */
 export declare class RingcastError extends Error {
   constructor(code: string, reason?: string);
@@ -188,8 +199,10 @@ export declare class Ringcast {
   readonly state: State;
   /** What is being opened or is open. */
   readonly transport: Transport | null;
-  /** Names of the channels that are subscribed to, or will be once connected. */
+  /** Names of the channels that are subscribed to, or will be once connected; of patterns, those known. */
   readonly channels: string[];
+  /** The patterns that are subscribed to, or will be once connected. */
+  readonly patterns: string[];
 
   /** The last message that came or was told as lost: a `since` for later. */
   position(channel: string): Position | null;
@@ -202,6 +215,8 @@ export declare class Ringcast {
   /**
    * Subscribes, now or as soon as there is a connection, and after every reconnect goes on where
    * it stopped. Returns a function that takes the handlers away, and unsubscribes with the last.
+   * A pattern (`iot.*.temp`, `md.>`) subscribes to every channel that it matches, also to those to
+   * come, over WebSockets; it has no `since` and no `conflate`.
    */
   subscribe<Payload = unknown>(channel: string, handlers?: Handlers<Payload>): () => void;
   /** Resolves once the server has confirmed: nothing follows after that. */

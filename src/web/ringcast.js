@@ -45,6 +45,9 @@ const FINAL_CLOSE_CODES = new Set([4400, 4401, 4403]);
 // Errors of a publish that a later try may not meet.
 const PASSING_ERRORS = new Set(["overloaded", "connection_lost", "not_connected"]);
 
+// Channels that are remembered for the sake of patterns; a server lets one client have as many.
+const MATCHED_CHANNELS_MAX = 1_024;
+
 // What one POST carries at most; a larger message goes alone.
 const BATCH_MESSAGES_MAX = 64;
 const BATCH_CHARACTERS_MAX = 32_768;
@@ -71,7 +74,9 @@ export class Ringcast {
   #unopened = new Map(); // transport -> attempts in a row that did not open it
   #worked = null; // the transport that was open last
   #isProven = false; // whether a WebSocket ever was
-  #channels = new Map(); // name -> Subscription
+  #channels = new Map(); // name -> Subscription: those asked for, and those that patterns matched
+  #patterns = new Map(); // pattern -> Pattern
+  #channelsMax = 128; // that may be asked for at once, until the server's welcome says otherwise
   #pending = new Map(); // request id -> { type, resolve, reject, retry }
   #retrying = 0; // of these, publishes that are tried again
   #listeners = new Map(); // event name -> Set of functions
@@ -115,9 +120,14 @@ export class Ringcast {
     return this.#link?.transport ?? null;
   }
 
-  /** Names of the channels that are subscribed to, or will be once connected. */
+  /** Names of the channels that are subscribed to, or will be once connected; of patterns, those known. */
   get channels() {
     return [...this.#channels.keys()];
+  }
+
+  /** The patterns that are subscribed to, or will be once connected. */
+  get patterns() {
+    return [...this.#patterns.keys()];
   }
 
   /** { epoch, seq } of the last message that came or was told as lost: a `since` for later. */
@@ -129,7 +139,7 @@ export class Ringcast {
    * Calls `listener` on: "state" { state, transport, code?, reason?, retryInMs? }, "welcome" (the
    * server's), "message" { channel, seq, from, payload, text }, "gap" { channel, from, to, reason, epoch },
    * "subscribed" { channel, epoch, seq, recovered, reason, from, resumed }, "goaway"
-   * { reconnectAfterMs }, "error" RingcastError. Returns a function that ends it.
+   * { reconnectAfterMs }, "watching" { pattern, channels }, "error" RingcastError. Returns a function that ends it.
    */
   on(event, listener) {
     if (!this.#listeners.has(event)) this.#listeners.set(event, new Set());
@@ -162,29 +172,86 @@ export class Ringcast {
    * `since` says where to begin: { epoch, seq } (after that one), "latest" (the last value, then
    * live) or { last: n }; without it, with what is published from now on. `conflate` asks for the
    * newest value of each key no oftener than this ("500ms"), in channels that are conflated. Both
-   * count for the first subscription to a channel.
+   * count for the first subscription to a channel, and not where a pattern has brought it before.
+   * A pattern (`iot.*.temp`, one segment; `md.>`, all below) subscribes to every channel that it
+   * matches, also to those to come; it has no `since` and no `conflate`, and is heard over WebSockets.
+   * Its handlers are told the channel, and what several of your subscriptions match reaches each
+   * handler once. After a reconnect each channel goes on by its own position.
+   * `onWatching({ pattern, channels })`: nothing is missed from here on, of as many channels as match
+   * by now and of those to come.
    * Returns a function that takes these handlers away, and unsubscribes with the last of them.
    */
   subscribe(channel, handlers = {}) {
-    let entry = this.#channels.get(channel);
-    if (!entry) {
-      entry = new Subscription(handlers);
-      this.#channels.set(channel, entry);
-      if (this.#state === "open") this.#sendSubscribe(channel, entry);
-    }
+    const known = isPattern(channel) ? this.#patterns : this.#channels;
+    const entry = known === this.#patterns ? this.#toPattern(channel, handlers) : this.#toChannel(channel, handlers);
     entry.listeners.add(handlers);
     return () => {
       entry.listeners.delete(handlers);
-      if (entry.listeners.size === 0 && this.#channels.get(channel) === entry) {
-        this.unsubscribe(channel).catch(() => {});
-      }
+      if (entry.listeners.size === 0 && known.get(channel) === entry) this.unsubscribe(channel).catch(() => {});
     };
+  }
+
+  #toChannel(channel, handlers) {
+    let entry = this.#channels.get(channel);
+    if (!entry?.isAsked) {
+      entry ??= this.#know(channel, handlers);
+      entry.isAsked = true;
+      if (this.#state === "open") this.#sendSubscribe(channel, entry);
+    }
+    return entry;
+  }
+
+  #toPattern(pattern, { since, conflate }) {
+    if (since !== undefined) throw new TypeError("a pattern has no position to begin after");
+    if (conflate !== undefined) throw new TypeError("a pattern has no interval: its channels have their own");
+    let entry = this.#patterns.get(pattern);
+    if (!entry) {
+      entry = { listeners: new Set(), matches: matcher(pattern) };
+      this.#patterns.set(pattern, entry);
+      for (const [channel, { patterns }] of this.#channels) if (entry.matches(channel)) patterns.add(entry);
+      if (this.#state === "open") this.#sendPattern(pattern, entry);
+    }
+    return entry;
+  }
+
+  /** A channel that was not known, with the patterns that match it. */
+  #know(channel, handlers = {}) {
+    const entry = new Subscription(handlers);
+    for (const pattern of this.#patterns.values()) if (pattern.matches(channel)) entry.patterns.add(pattern);
+    this.#channels.set(channel, entry);
+    return entry;
   }
 
   /** Ends the subscription. Resolves once the server has confirmed: nothing follows after that. */
   async unsubscribe(channel) {
-    if (!this.#channels.delete(channel)) return;
-    if (this.#state === "open") await this.#request({ type: "unsubscribe", channel });
+    const isKnown = isPattern(channel) ? this.#dropPattern(channel) : this.#dropChannel(channel);
+    while (isKnown && this.#state === "open" && !(this.#patterns.has(channel) || this.#channels.get(channel)?.isAsked)) {
+      const error = await this.#request({ type: "unsubscribe", channel }).then(() => null, (refusal) => refusal);
+      if (error?.code !== "too_many_requests") {
+        if (error) throw error;
+        return;
+      }
+      await new Promise((resolve) => setTimeout(resolve, this.#options.retryDelayMinMs));
+    }
+  }
+
+  #dropChannel(channel) {
+    const entry = this.#channels.get(channel);
+    if (!entry?.isAsked) return false;
+    entry.isAsked = false;
+    entry.listeners.clear();
+    if (entry.patterns.size === 0) this.#channels.delete(channel);
+    return true;
+  }
+
+  /** Forgets a pattern, and the channels that only it had brought. */
+  #dropPattern(pattern) {
+    const ended = this.#patterns.get(pattern);
+    this.#patterns.delete(pattern);
+    for (const [channel, entry] of this.#channels) {
+      if (entry.patterns.delete(ended) && entry.patterns.size === 0 && !entry.isAsked) this.#channels.delete(channel);
+    }
+    return ended !== undefined;
   }
 
   /**
@@ -277,7 +344,7 @@ export class Ringcast {
     this.#pingedAt = 0;
     this.#enter("open", { transport });
     if (link !== this.#link) return; // a listener changed its mind
-    for (const [channel, entry] of this.#channels) this.#sendSubscribe(channel, entry);
+    this.#resume();
     this.#flush();
     this.#watch();
     // Where a WebSocket was open before, it was the server that was away, and it is back.
@@ -292,6 +359,19 @@ export class Ringcast {
     this.#suspend();
     this.#fail(({ type }) => type === "subscribe", "connection_lost");
     old?.retire();
+  }
+
+  /**
+   * Asks for every channel by its own position: first for those that were asked for, then for those
+   * that patterns have brought, as many as may be; then for the patterns, which take these over.
+   */
+  #resume() {
+    const known = [...this.#channels];
+    for (const [channel, entry] of known) if (entry.isAsked) this.#sendSubscribe(channel, entry);
+    const brought = known.filter(([, entry]) => !entry.isAsked);
+    const room = Math.max(this.#channelsMax - (known.length - brought.length), 0);
+    for (const [channel, entry] of brought.slice(0, room)) this.#sendSubscribe(channel, entry);
+    for (const [pattern, entry] of this.#patterns) this.#sendPattern(pattern, entry);
   }
 
   /** The connection is gone, or did not come: says so, and waits as long as is polite. */
@@ -444,9 +524,13 @@ export class Ringcast {
       case "gap":
         return this.#gap(message);
       case "subscribed":
-        return this.#subscribed(message);
+        if (message.channel === undefined) return this.#settle(message.id)?.resolve(message);
+        return message.pattern === undefined ? this.#subscribed(message) : this.#matched(message);
+      case "unsubscribed":
+        return this.#endPattern(message.pattern, new RingcastError(message.code, message.reason));
       case "welcome":
         this.#options.pingIntervalMs = message.ping_interval_ms ?? this.#options.pingIntervalMs;
+        this.#channelsMax = message.channels_max ?? this.#channelsMax;
         this.#watch();
         return this.#emit("welcome", message);
       case "goaway":
@@ -463,7 +547,7 @@ export class Ringcast {
     if (from > entry.seq + 1) this.#lost(channel, entry, entry.seq + 1, from - 1, "missed");
     entry.seq = seq;
     const about = { channel, seq, from, text };
-    for (const listener of entry.listeners) guard(listener.onMessage, payload, about);
+    for (const listener of entry.handlers) guard(listener.onMessage, payload, about);
     this.#emit("message", { payload, ...about });
   }
 
@@ -477,13 +561,19 @@ export class Ringcast {
     if (to > entry.floor) this.#lost(channel, entry, from, to, reason);
   }
 
-  #subscribed({ id, channel, epoch, seq, recovered = false, reason, from = seq + 1 }) {
-    const entry = this.#channels.get(channel);
-    this.#settle(id)?.resolve();
-    if (!entry || (entry.request ?? undefined) !== id) return;
+  #subscribed(message) {
+    const entry = this.#channels.get(message.channel);
+    this.#settle(message.id)?.resolve();
+    if (!entry || (entry.request ?? undefined) !== message.id) return;
+    entry.request = null;
+    this.#goOn(entry, message);
+  }
+
+  /** The channel goes on at `from`. */
+  #goOn(entry, { channel, epoch, seq, recovered = false, reason, from = seq + 1 }) {
     const wasLive = entry.live && entry.epoch === epoch;
     const resumed = entry.epoch !== null;
-    Object.assign(entry, { live: true, request: null });
+    entry.live = true;
     // The same epoch is another life of the channel, too, where our number is beyond its newest.
     if (entry.epoch !== epoch || reason === "epoch_changed") {
       Object.assign(entry, { epoch, seq: from - 1 });
@@ -494,15 +584,41 @@ export class Ringcast {
       entry.seq = from - 1;
       this.#lost(channel, entry, first, from - 1, reason ?? "missed");
     }
-    if (wasLive) return; // a stream was opened anew for the sake of another channel
+    if (wasLive) return; // it went on all the time: for another channel's sake, or by a pattern
     const about = { channel, epoch, seq, recovered, reason: reason ?? null, from, resumed };
-    for (const listener of entry.listeners) guard(listener.onSubscribed, about);
+    for (const listener of entry.handlers) guard(listener.onSubscribed, about);
     this.#emit("subscribed", about);
+  }
+
+  /** A channel begins that a pattern matches, or goes on by the pattern behind `seq`. */
+  #matched({ channel, pattern, epoch, seq }) {
+    if (!this.#patterns.has(pattern)) return; // it has been let go of meanwhile
+    if (!this.#channels.has(channel)) this.#forgetOldest();
+    const entry = this.#channels.get(channel) ?? this.#know(channel);
+    this.#goOn(entry, { channel, epoch, seq, recovered: entry.epoch === epoch && entry.seq === seq });
+  }
+
+  /** Of the channels that patterns have brought, the first that is not live, if they are many. */
+  #forgetOldest() {
+    if (this.#channels.size < MATCHED_CHANNELS_MAX) return;
+    for (const [channel, { isAsked, live }] of this.#channels) {
+      if (!isAsked && !live) return this.#channels.delete(channel);
+    }
+  }
+
+  /** The server has ended a pattern, or not taken it. */
+  #endPattern(pattern, error) {
+    const ended = this.#patterns.get(pattern);
+    if (!ended) return;
+    this.#dropPattern(pattern);
+    error.channel = pattern;
+    for (const listener of ended.listeners) guard(listener.onError, error);
+    this.#emit("error", error);
   }
 
   #lost(channel, entry, from, to, reason) {
     const gap = { channel, from, to, reason, epoch: entry.epoch };
-    for (const listener of entry.listeners) guard(listener.onGap, gap);
+    for (const listener of entry.handlers) guard(listener.onGap, gap);
     this.#emit("gap", gap);
   }
 
@@ -525,16 +641,41 @@ export class Ringcast {
   // ---- what we say ----
 
   #sendSubscribe(channel, entry) {
-    entry.live = false;
     entry.request = this.#nextId;
+    // Where a pattern has brought it already, it is asked for as it is.
     const { position, since, conflate } = entry;
-    this.#request({ type: "subscribe", channel, since: position ?? since, conflate }).catch((error) => {
+    const terms = entry.live ? {} : { since: position ?? since, conflate };
+    this.#request({ type: "subscribe", channel, ...terms }).catch((error) => {
       // A lost connection is not the end of a subscription; a refusal is.
       if (error.code === "connection_lost" || error.code === "closed") return;
-      if (this.#channels.get(channel) === entry) this.#channels.delete(channel);
+      entry.request = null;
+      // Its pattern brings it back, without what was missed.
+      if (!entry.isAsked) return;
+      entry.isAsked = false;
+      if (entry.patterns.size === 0 && this.#channels.get(channel) === entry) this.#channels.delete(channel);
       error.channel = channel;
       for (const listener of entry.listeners) guard(listener.onError, error);
       this.#emit("error", error);
+    });
+  }
+
+  #sendPattern(pattern, entry) {
+    const answered = ({ channels }) => {
+      // What was asked for only to go on where it was is the pattern's from here on.
+      for (const [channel, { isAsked, patterns }] of this.#channels) {
+        if (!isAsked && patterns.has(entry) && entry.resumed.delete(channel)) {
+          this.#request({ type: "unsubscribe", channel }).catch(() => {});
+        }
+      }
+      for (const listener of entry.listeners) guard(listener.onWatching, { pattern, channels });
+      this.#emit("watching", { pattern, channels });
+    };
+    entry.resumed = new Set([...this.#channels].filter(([, { request }]) => request !== null).map(([name]) => name));
+    this.#request({ type: "subscribe", channel: pattern }).then(answered, (error) => {
+      if (error.code === "connection_lost" || error.code === "closed") return;
+      // Until there is a WebSocket again, the channels that are known go on.
+      if (error.code === "unsupported") return this.#emit("error", Object.assign(error, { channel: pattern }));
+      if (this.#patterns.get(pattern) === entry) this.#endPattern(pattern, error);
     });
   }
 
@@ -595,6 +736,8 @@ export class Ringcast {
 /** What is known of one channel. */
 class Subscription {
   listeners = new Set();
+  isAsked = false; // by its name, and not only by patterns
+  patterns = new Set(); // the patterns that match it
   live = false; // whether the link's server has said where it goes on
   request = null; // the id of the subscribe that is not answered
   epoch = null;
@@ -611,6 +754,12 @@ class Subscription {
 
   get position() {
     return this.epoch === null ? null : { epoch: this.epoch, seq: this.seq };
+  }
+
+  /** Whoever is told, each once. */
+  get handlers() {
+    if (this.patterns.size === 0) return this.listeners;
+    return new Set([this.listeners, ...[...this.patterns].map(({ listeners }) => listeners)].flatMap((set) => [...set]));
   }
 }
 
@@ -708,6 +857,7 @@ class HttpLink {
     const fail = (error) => this.host.failed(id, "connection_lost", error.message);
     switch (type) {
       case "subscribe":
+        if (isPattern(channel)) return queueMicrotask(() => this.host.failed(id, "unsupported", "patterns need a WebSocket"));
         this.#asked.set(channel, id);
         return this.names.includes(channel) || this.#change();
       case "unsubscribe":
@@ -1060,6 +1210,21 @@ function elements(text, name) {
 /** Not randomUUID(): a page that came over plain HTTP has none. */
 function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Whether a name stands for many channels. */
+function isPattern(name) {
+  return /[*>]/.test(name);
+}
+
+/** Says of a channel's name whether `pattern` matches. */
+function matcher(pattern) {
+  const segments = pattern.split(".").map((segment) => {
+    if (segment === "*") return "[^.]*";
+    return segment === ">" ? ".*" : segment.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");
+  });
+  const whole = new RegExp(`^${segments.join("\\.")}$`, "su");
+  return (channel) => whole.test(channel);
 }
 
 /** One listener's mistake is its own: told on the console, and the next one is called. */

@@ -28,6 +28,9 @@ notsent_lowat_bytes = 4096
 match = "own.kept*"
 history = { messages = 5, age = "10m" }
 [[channel]]
+match = "own.many.*"
+history = { messages = 50, age = "10m" }
+[[channel]]
 match = "own.once"
 history = { messages = 1000, age = "10m" }
 [[channel]]
@@ -288,6 +291,77 @@ await checks.run("the_own_client_recovers_what_is_kept_and_tells_the_rest", asyn
   assert.deepEqual((await keeper.history("own.kept")).messages.map(({ seq }) => seq), [10, 11, 12, 13, 14]);
   client.close();
   keeper.close();
+});
+
+await checks.run("the_own_client_goes_on_in_every_channel_that_a_pattern_matches", async () => {
+  const proxy = await Proxy.start(server.port);
+  const keeper = own();
+  await until(() => keeper.state === "open", "open");
+  const client = new Ringcast(proxy.url, { WebSocket, retryDelayMinMs: 50, stableAfterMs: 0 });
+  const [told, begun, both, gaps] = [[], [], [], []];
+  client.subscribe("own.many.*", {
+    onMessage: (payload, { channel }) => told.push(`${channel} ${payload}`),
+    onGap: (gap) => gaps.push(gap),
+    onSubscribed: ({ channel, from }) => begun.push(`${channel} ${from}`),
+    onWatching: ({ pattern, channels }) => begun.push(`${pattern} ${channels}`),
+  });
+  assert.throws(() => client.subscribe("own.>", { since: "latest" }), TypeError);
+  assert.throws(() => client.subscribe("own.>", { conflate: "1s" }), TypeError);
+  await until(() => begun.length > 0, "the pattern's answer");
+  assert.deepEqual(begun, ["own.many.* 0"]);
+  // As many as one client may ask for, and some more.
+  const names = Array.from({ length: 12 }, (_, index) => `own.many.${index}`);
+  const last = new Map();
+  const publish = async (payload, channels = names) => {
+    for (const channel of channels) last.set(channel, (await keeper.publish(channel, payload)).seq);
+  };
+  const has = (payload, channels = names) =>
+    until(() => channels.every((channel) => told.includes(`${channel} ${payload}`)), `all of ${payload}`);
+  await publish(1, names.slice(0, 6));
+  await has(1, names.slice(0, 6));
+  for (let life = 2; life < 5; life += 1) {
+    proxy.cut();
+    await publish(life, names.slice(0, 6));
+    await has(life, names.slice(0, 6));
+  }
+  await publish(5);
+  await has(5);
+  assert.equal(told.length, 6 * 5 + 6, "each once");
+  assert.deepEqual(gaps, []);
+  assert.deepEqual(client.position("own.many.0"), { epoch: client.position("own.many.0").epoch, seq: 5 });
+  // Asked for by its name, too, each handler hears it once; and it goes on when that has ended.
+  const stop = client.subscribe("own.many.0", { onMessage: (payload) => both.push(payload) });
+  await publish(6, names.slice(0, 1));
+  await until(() => both.includes(6), "both");
+  stop();
+  await publish(7, names.slice(0, 1));
+  await has(7, names.slice(0, 1));
+  assert.deepEqual([both, told.filter((text) => text === "own.many.0 6").length], [[6], 1]);
+  // More than may be asked for at once: the pattern brings the rest, and what was missed is told.
+  proxy.cut();
+  await publish(8);
+  await publish(9);
+  await until(() => names.every((channel) => client.position(channel).seq === last.get(channel)), "all up to the last");
+  const missed = gaps.reduce((sum, { from, to }) => sum + to - from + 1, 0);
+  const came = told.filter((text) => / [89]$/.test(text)).length;
+  assert.equal(came + missed, 24, `${came} came, and ${JSON.stringify(gaps)}`);
+  assert.ok(came >= 16, `${came} of those that are asked for`);
+  await client.unsubscribe("own.many.*");
+  const count = told.length;
+  await publish(10);
+  await client.ping();
+  assert.deepEqual([told.length, client.channels, client.patterns], [count, [], []]);
+  client.close();
+  keeper.close();
+  await proxy.stop();
+});
+
+await checks.run("the_own_client_is_told_what_is_no_pattern", async () => {
+  const client = own();
+  await until(() => client.state === "open", "open");
+  const error = await new Promise((resolve) => client.subscribe("a.>.b", { onError: resolve }));
+  assert.deepEqual([error.code, error.channel, client.patterns], ["bad_pattern", "a.>.b", []]);
+  client.close();
 });
 
 await checks.run("the_own_client_publishes_once_though_its_connection_breaks", async () => {

@@ -38,6 +38,8 @@ const stop: () => void = ringcast.subscribe<Order>("orders", {
   onError: (error) => error.channel.length,
 });
 ringcast.subscribe("latest", { since: "latest" });
+ringcast.subscribe<Order>("iot.*.temp", { onMessage: (payload, { channel }) => [payload.order, channel.length] });
+const patterns: string[] = ringcast.patterns;
 ringcast.subscribe("last", { since: { last: 10 } });
 
 ringcast.on("state", ({ state, transport, retryInMs = 0 }) => {
