@@ -22,6 +22,15 @@
 //! Each page is asked for when the last one has left, and the one that reaches the newest message
 //! brings the client among the subscribers: a client that is behind is a position, not a queue.
 //!
+//! ## The journey of a channel to come
+//!
+//! ```text
+//! subscribe iot.*.temp --> hub.watch --letter--> every home: trie, and those there are --> answer
+//! publish iot.7.temp --> home: begins --trie--> shards that watch --> clients follow --> message
+//! ```
+//!
+//! A pattern becomes ordinary subscriptions when a channel begins; a message meets no pattern.
+//!
 //! ## The layers, bottom up
 //!
 //! | layer | modules | knows |
