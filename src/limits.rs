@@ -140,8 +140,8 @@ pub const CONFLATION_PLACE_BYTES: usize = 96;
 /// The part of a shard's memory for messages that may wait for the end of an interval: one in so many.
 pub const CONFLATION_MEMORY_PART: usize = 16;
 
-/// Different intervals at which the messages of one channel are sent: each costs a copy of what waits.
-/// The reason of an error says the number in words.
+/// Different intervals at which the messages of one channel are sent, its own always among them: each
+/// costs a copy of what waits. The reason of an error says the number in words.
 pub const CONFLATION_INTERVALS_MAX: usize = 8;
 
 /// The longest interval that a rule or a client may ask for: who wants less than a message a minute

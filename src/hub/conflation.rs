@@ -139,15 +139,22 @@ impl Conflation {
         let known = self.groups.iter().position(|group| group.interval == interval);
         let at = match known {
             Some(at) => at,
-            None if self.groups.len() >= CONFLATION_INTERVALS_MAX => {
-                return Err(Refusal::TooManyIntervals);
-            }
+            None if !self.has_room_for(interval) => return Err(Refusal::TooManyIntervals),
             None => {
                 self.groups.push(Group::new(interval, self.hasher.clone(), self.meter.clone()));
                 self.groups.len() - 1
             }
         };
         Ok(&mut self.groups[at])
+    }
+
+    /// Whether a group with this interval can begin. A place is kept for the shortest one: whoever asks
+    /// for none gets it, and can ask for no other.
+    fn has_room_for(&self, interval: Duration) -> bool {
+        let shortest = *self.intervals.start();
+        let is_there = self.groups.iter().any(|group| group.interval == shortest);
+        let kept = usize::from(interval != shortest && !is_there);
+        self.groups.len() + kept < CONFLATION_INTERVALS_MAX
     }
 
     fn forget_idle(&mut self) {

@@ -250,6 +250,27 @@ fn a_channel_is_sent_at_so_many_intervals_and_no_more() {
 }
 
 #[test]
+fn whatever_intervals_others_have_a_channel_is_there_at_its_own() {
+    let mut world = World::new(&conflated(None), 1);
+    for place in 1..=CONFLATION_INTERVALS_MAX as u32 {
+        let client = world.open(0);
+        let terms = Terms { since: None, conflate: Some(INTERVAL * (place + 1)) };
+        world.subscribe_on(client, 1, "md", terms);
+    }
+    let asking = world.open(0);
+    world.subscribe(asking, 1, "md");
+    world.settle(0);
+    let is_told = |heard: Vec<Heard>| match &heard[..] {
+        [Heard::Subscribed { .. }] => true,
+        [Heard::Error { code, .. }] if code == "too_many_intervals" => false,
+        heard => panic!("{heard:?}"),
+    };
+    let taken = (0..CONFLATION_INTERVALS_MAX).filter(|client| is_told(world.take_heard(*client)));
+    assert_eq!(taken.count(), CONFLATION_INTERVALS_MAX - 1, "a place is kept");
+    assert!(is_told(world.take_heard(asking)));
+}
+
+#[test]
 fn what_is_more_than_may_wait_leaves_before_its_time() {
     let settings = Settings { memory_bytes_max: 64 << 20, ..conflated(Some("k")) };
     let mut world = subscribed(&settings, 2);
