@@ -1,5 +1,7 @@
 //! Channels whose subscribers get the newest message of each key only.
 
+mod patterns;
+
 use std::time::Duration;
 
 use super::wire::Heard;
