@@ -264,7 +264,8 @@ pub async fn a_pattern_that_matches_too_much_has_a_clear_end(setup: Setup) {
         known.hear(&heard);
     };
     assert_eq!((end.str("pattern"), end.str("code")), (">", "too_many_matches"));
-    assert_eq!((known.channels.len(), known.last("one.more")), (1_024, 0));
+    // Which of them was one too many is for the shards to decide: their channels come as they come.
+    assert_eq!(known.channels.len(), 1_024);
     publisher.publish_acked("c.1", "1").await;
     publisher.publish_acked("own", "1").await;
     let own = client.hear_kind("message").await;

@@ -150,11 +150,11 @@ impl Server {
         client.ask("alive", r#""type":"ping""#).await;
     }
 
-    /// Bytes of memory that are really there.
+    /// Bytes of memory that are really there, without the pages of the program, which come with its use.
     pub fn resident_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(path).expect("it is running");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("RssAnon");
         let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("KiB");
         kib * 1024
     }
