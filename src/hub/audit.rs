@@ -7,8 +7,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::audience::Audience;
-use super::topic::{State, Wish};
-use super::{ClientId, Epoch, Hub, TopicId};
+use super::letter::Delivery;
+use super::topic::{State, Topic, Wish};
+use super::{ClientId, Epoch, Hub, ShardIndex, TopicId};
 
 /// What an audit saw: how many of what there is, and in how many places which situation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -192,5 +193,24 @@ impl Hub {
             };
             (&*topic.name, epoch, seq)
         })
+    }
+
+    /// The messages that `delivery` carries to `shard`, if their home is here: their channel, its life,
+    /// and the first number.
+    pub fn carried_by(&self, delivery: &Delivery, shard: ShardIndex) -> Option<(&str, Epoch, u64)> {
+        let is_it = |known: &Topic| match (delivery, &known.home) {
+            (Delivery::Messages { topic, .. }, Some(home)) => {
+                home.attached.iter().any(|it| (it.shard, it.topic) == (shard, Some(*topic)))
+            }
+            (Delivery::MessagesOf { channel, .. }, Some(_)) => *channel == known.name,
+            _ => false,
+        };
+        let (Delivery::Messages { frames, .. } | Delivery::MessagesOf { frames, .. }) = delivery
+        else {
+            return None;
+        };
+        let (_, known) = self.topics.iter().find(|(_, known)| is_it(known))?;
+        let State::Attached { epoch, .. } = known.state else { return None };
+        Some((&known.name, epoch, frames.first_seq))
     }
 }

@@ -1,7 +1,7 @@
 //! A shard's books, checked. Not part of any tick.
 
 use super::Shard;
-use crate::hub;
+use crate::hub::{self, Epoch};
 use crate::io::Driver;
 
 /// What an audit of a shard saw.
@@ -91,6 +91,13 @@ impl<D: Driver> Shard<D> {
             audit.timers
         );
         audit
+    }
+
+    /// Messages that wait on shelves: of which channel and life, and the first number of them. None of
+    /// these may have been acknowledged.
+    pub fn messages_held(&self) -> impl Iterator<Item = (&str, Epoch, u64)> {
+        let held = self.post.deliveries_held();
+        held.filter_map(|(shard, delivery)| self.hub.carried_by(delivery, shard))
     }
 
     /// The hub, to be looked at.

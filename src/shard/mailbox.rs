@@ -312,6 +312,12 @@ impl Post {
         self.others.iter().any(|other| !other.deliveries.shelf.is_empty())
     }
 
+    /// Deliveries that wait on shelves, and for which shard.
+    pub fn deliveries_held(&self) -> impl Iterator<Item = (ShardIndex, &Delivery)> {
+        let others = (0..).zip(&self.others);
+        others.flat_map(|(shard, other)| other.deliveries.shelf.iter().map(move |it| (shard, it)))
+    }
+
     /// What the post has carried so far.
     #[must_use]
     pub const fn counts(&self) -> PostCounts {

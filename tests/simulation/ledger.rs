@@ -20,6 +20,8 @@ struct Numbering {
     seen: BTreeMap<u64, usize>,
     /// When the home had come how far.
     progress: Vec<(u64, u64)>,
+    /// The highest number that was acknowledged, of messages that somebody saw.
+    acked: u64,
 }
 
 /// One message, as its publisher sent it.
@@ -92,6 +94,11 @@ impl Ledger {
             "publication {publication} is acked as {seq} and was delivered as {seen:?}"
         );
         *fate = Fate::Acked { seq, at: now };
+        if let Some((epoch, _)) = seen {
+            let place = (channel.to_owned(), epoch.clone());
+            let acked = &mut self.numberings.get_mut(&place).expect("it was seen").acked;
+            *acked = seq.max(*acked);
+        }
     }
 
     /// Its publisher is told that it was not taken.
@@ -126,6 +133,9 @@ impl Ledger {
         let seen = known.seen.get_or_insert_with(|| place.clone());
         assert_eq!(*seen, place, "publication {publication} was delivered with two numbers");
         let numbering = self.numberings.entry((channel.to_owned(), epoch.to_owned())).or_default();
+        if matches!(known.fate, Fate::Acked { .. }) {
+            numbering.acked = seq.max(numbering.acked);
+        }
         let there = *numbering.seen.entry(seq).or_insert(publication);
         assert_eq!(there, publication, "{channel} {seq} is one message for all");
         publication
@@ -200,6 +210,13 @@ impl Ledger {
         let progress = numbering.map_or(&[][..], |numbering| &numbering.progress);
         let first = progress.partition_point(|(_, reached)| *reached < seq);
         progress.get(first).is_none_or(|(when, _)| *when <= at)
+    }
+
+    /// Messages of `channel` from `seq` on have not been passed on to every shard that they have to reach.
+    pub fn is_on_its_way(&self, channel: &str, epoch: &str, seq: u64) {
+        let numbering = self.numberings.get(&(channel.to_owned(), epoch.to_owned()));
+        let acked = numbering.map_or(0, |numbering| numbering.acked);
+        assert!(acked < seq, "{channel} {acked} was acknowledged, and from {seq} on they wait");
     }
 
     /// The highest number of a message of `channel` in this life that was acknowledged before

@@ -228,6 +228,27 @@ impl Peer {
         }
     }
 
+    /// One of two asks for everything again that has been said of late.
+    pub fn look_back(&mut self, scene: &mut Scene<'_>) {
+        let habits = &scene.plan.habits;
+        let Some(life) = self.life.as_mut().filter(|life| life.is_well()) else { return };
+        if life.stage != Stage::Open
+            || habits.resume == 0
+            || habits.unsubscribe == 0
+            || self.random.bool()
+        {
+            return;
+        }
+        life.let_go(&mut self.random, scene.next_id);
+        if habits.read_slowly > 0 && self.random.bool() {
+            life.reading = Reading::Slow { bytes: self.random.usize(1..200) };
+        }
+        for channel in &scene.plan.channels {
+            *scene.next_id += 1;
+            life.look_back(&mut self.random, *scene.next_id, channel);
+        }
+    }
+
     /// It does what is due.
     pub fn step(&mut self, scene: &mut Scene<'_>) {
         if self.look_at.is_some_and(|at| at <= scene.now) {
@@ -603,6 +624,10 @@ impl Peer {
                 life.ask(random, id, Ask::Watch(pattern.into()), || {
                     format!(r#"{{"type":"subscribe","id":{id},"channel":"{pattern}"}}"#)
                 });
+                // What it had one by one comes by the pattern now.
+                if habits.unsubscribe > 0 && random.bool() {
+                    life.let_go(random, scene.next_id);
+                }
             }
             12 => {
                 let known = random.choice(life.account.patterns().collect::<Vec<_>>()).cloned();
@@ -825,6 +850,18 @@ impl Life {
         self.say(&said);
     }
 
+    /// Unsubscribes from everything that it follows.
+    fn let_go(&mut self, random: &mut fastrand::Rng, next_id: &mut u64) {
+        let channels: Vec<_> = self.account.channels().cloned().collect();
+        for channel in channels {
+            *next_id += 1;
+            let id = *next_id;
+            self.ask(random, id, Ask::Unsubscribe(channel.clone()), || {
+                format!(r#"{{"type":"unsubscribe","id":{id},"channel":"{channel}"}}"#)
+            });
+        }
+    }
+
     /// Subscribes where it was, or with the last messages.
     fn resume(&mut self, random: &mut fastrand::Rng, id: u64, channel: &str) {
         let (since, written) = match self.account.left(channel) {
@@ -843,11 +880,27 @@ impl Life {
                 (Since::After(position), written)
             }
             _ if random.bool() => (Since::Last(1), r#""latest""#.to_owned()),
-            _ => {
-                let count = random.u64(..60);
-                (Since::Last(count), format!(r#"{{"last":{count}}}"#))
-            }
+            _ => return self.look_back(random, id, channel),
         };
+        self.resume_since(random, id, channel, since, &written);
+    }
+
+    /// Subscribes with so many of the last messages.
+    fn look_back(&mut self, random: &mut fastrand::Rng, id: u64, channel: &str) {
+        let count_max = if random.bool() { 60 } else { 3_000 };
+        let count = random.u64(..count_max);
+        let written = format!(r#"{{"last":{count}}}"#);
+        self.resume_since(random, id, channel, Since::Last(count), &written);
+    }
+
+    fn resume_since(
+        &mut self,
+        random: &mut fastrand::Rng,
+        id: u64,
+        channel: &str,
+        since: Since,
+        written: &str,
+    ) {
         self.ask(random, id, Ask::Resume(channel.to_owned(), since), || {
             format!(r#"{{"type":"subscribe","id":{id},"channel":"{channel}","since":{written}}}"#)
         });

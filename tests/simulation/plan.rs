@@ -244,6 +244,13 @@ impl Plan {
             0 => {
                 (habits.watch, habits.subscribe) = (habits.subscribe * 2, habits.subscribe / 2);
                 habits.unwatch = if leaves { draw.0.u32(..=habits.watch) } else { 0 };
+                if draw.one_in(3) {
+                    // What one shard tells another of them comes in pieces.
+                    self.shards = draw.0.u16(2..5);
+                    self.settings.hub.shards = self.shards;
+                    self.room.letters = draw.0.usize(1..3);
+                    habits.unsubscribe = habits.unsubscribe.max(if leaves { 10 } else { 0 });
+                }
                 if draw.0.bool() {
                     // And let go of them while messages wait.
                     (habits.stop_reading, habits.stop_us_max) = (20, draw.scale(10_000, 500_000));
@@ -295,6 +302,12 @@ impl Plan {
         (habits.publish, habits.burst_max, habits.anonymous) = (80, draw.0.u32(20..60), 0);
         (habits.payload_bytes_max, habits.pause_us) = (8, draw.0.u64(100..2_000));
         self.life_us = self.life_us.min(draw.0.u64(100_000..600_000));
+        if draw.one_in(3) {
+            // All of it fits, and waits for a home that stalls.
+            self.room = MailboxRoom::default();
+            self.weather.stall_ppm = draw.0.u32(2_000..40_000);
+            self.weather.stall_us_max = draw.scale(100_000, 2_000_000);
+        }
         self
     }
 
@@ -325,6 +338,10 @@ impl Plan {
             habits.pause_us = habits.pause_us.min(draw.scale(500, 20_000));
             self.life_us = self.life_us.min(4_000_000);
             habits.unsubscribe = 12;
+            if draw.0.bool() {
+                self.ending = Ending::DrainedInTrouble(draw.0.u16(100..1000));
+                self.settings.drain_window = draw.millis(20, 500);
+            }
         }
         if draw.one_in(3) {
             hub.memory_bytes_max = draw.scale(8_000, 60_000) as usize;

@@ -41,6 +41,7 @@ situations! {
     ResumedInAnotherLife: "somebody came back to another life of a channel",
     SubscribedWithLast: "somebody began with the last messages",
     Recovering: "a client was catching up",
+    RecoveringAsServerLeaves: "a client was catching up while the server drained",
     RecoveringUnanswered: "a client that came back waited for the home's answer",
     RecoveringWithWishes: "a client that came back asked more before the home had answered",
     HistoryKept: "messages were kept for those who are away",

@@ -85,6 +85,8 @@ pub struct World {
     is_healed: bool,
     /// Where the clock jumped last.
     jumped_to: u64,
+    /// Connections that were there when their shard ended.
+    left_behind: u64,
 }
 
 impl World {
@@ -137,6 +139,7 @@ impl World {
             draining: None,
             is_healed: false,
             jumped_to: 0,
+            left_behind: 0,
             plan,
         }
     }
@@ -286,6 +289,11 @@ impl World {
             assert_eq!((hub.keys_bytes(), hub.patterns_bytes()), (0, 0), "all memory is back");
         }
         assert_eq!(self.admission.connections(), 0, "who has left does not count");
+        self.check_ends();
+    }
+
+    /// Every accepted connection ends with exactly one reason.
+    fn check_ends(&self) {
         let sum = |of: fn(&Metrics) -> u64| -> u64 { self.metrics.iter().map(|m| of(m)).sum() };
         let ended = sum(|metrics| metrics.ended.iter().map(|number| number.get()).sum());
         let accepted = sum(|metrics| metrics.accepted.get());
@@ -294,6 +302,8 @@ impl World {
 
     /// The server leaves.
     fn drain(&mut self) {
+        // Some have just come back, and are still catching up.
+        self.for_each_peer(|peer, scene| peer.look_back(scene));
         self.draining = Some(self.now);
         self.network.tell(None, "the server drains");
         for (address, waker) in &self.addresses {
@@ -310,6 +320,10 @@ impl World {
             until = until.max(lost + window + 2 * SECOND);
             assert!(self.now < until, "the drain window is over, and the server is still there");
             self.run_until(self.now + SECOND / 4);
+        }
+        // When the window is over, the process ends whoever is there.
+        if self.left_behind + self.admission.connections() as u64 == 0 {
+            self.check_ends();
         }
     }
 
@@ -395,7 +409,11 @@ impl World {
             let is_anew = self.ledger.home(channel, epoch.as_str(), seq, self.now);
             self.reached.add(Situation::NumberingAnew, u64::from(is_anew));
         }
+        for (channel, epoch, seq) in turn.shard.messages_held() {
+            self.ledger.is_on_its_way(channel, epoch.as_str(), seq);
+        }
         if !goes_on {
+            self.left_behind += audit.connections;
             self.turns[index] = None;
         }
         self.note(&audit);
@@ -533,6 +551,10 @@ impl World {
             (Situation::HomeDeserted, hub.homes_deserted),
             (Situation::SealedBacklog, hub.sealed_backlog),
             (Situation::Recovering, hub.recovering),
+            (
+                Situation::RecoveringAsServerLeaves,
+                if self.draining.is_some() { hub.recovering } else { 0 },
+            ),
             (Situation::RecoveringUnanswered, hub.recovering_unanswered),
             (Situation::RecoveringWithWishes, hub.recovering_with_wishes),
             (Situation::HistoryKept, hub.kept),

@@ -32,6 +32,11 @@ impl Clients {
                 "{} publishes of client {id:?} are unanswered",
                 client.unanswered
             );
+            assert!(
+                client.unanswered <= PUBLISHES_UNANSWERED_MAX || client.throttled,
+                "{} publishes of client {id:?} are unanswered, and it is read from",
+                client.unanswered
+            );
             let awaited = waiting.get(&id).copied().unwrap_or_default();
             assert_eq!(client.waiting, awaited, "client {id:?} counts the answers it waits for");
             assert_eq!(client.dirty, listed.contains(&id), "client {id:?} knows that it is listed");
