@@ -3,18 +3,13 @@
 
 use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
 use rmpv::Value;
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::client::Client;
 use crate::on_every_setup;
-use crate::server::{Server, Setup, patience};
+use crate::peer::Peer;
+use crate::server::{Server, Setup};
 
 on_every_setup!(
     the_first_offer_that_is_spoken_is_the_dialect,
@@ -27,96 +22,6 @@ on_every_setup!(
     a_raw_client_goes_on_where_its_close_frame_says,
     a_raw_client_hears_a_good_bye_when_the_server_leaves,
 );
-
-const PATIENCE: Duration = Duration::from_secs(15);
-
-/// A client of any dialect.
-struct Peer(WebSocketStream<TcpStream>);
-
-impl Peer {
-    async fn open(server: &Server, path: &str, protocols: &str) -> Self {
-        Self::open_with(server, path, protocols, None).await.0
-    }
-
-    /// Also says which protocol the server chose.
-    async fn open_with(
-        server: &Server,
-        path: &str,
-        protocols: &str,
-        receive_buffer_bytes: Option<u32>,
-    ) -> (Self, Option<String>) {
-        let socket = TcpSocket::new_v4().expect("a socket");
-        if let Some(bytes) = receive_buffer_bytes {
-            socket.set_recv_buffer_size(bytes).expect("a small buffer");
-        }
-        let stream = socket.connect(server.address).await.expect("connects");
-        let url = format!("ws://{}{path}", server.address);
-        let mut request = url.into_client_request().expect("a request");
-        if !protocols.is_empty() {
-            let protocols = HeaderValue::from_str(protocols).expect("a header");
-            request.headers_mut().insert("Sec-WebSocket-Protocol", protocols);
-        }
-        let opening = timeout(patience(PATIENCE), client_async(request, stream));
-        let (socket, answer) = opening.await.expect("in time").expect("the handshake succeeds");
-        let chosen = answer.headers().get("Sec-WebSocket-Protocol");
-        (Self(socket), chosen.map(|chosen| chosen.to_str().expect("text").to_owned()))
-    }
-
-    /// A MessagePack client that has heard its welcome.
-    async fn msgpack(server: &Server) -> Self {
-        let mut peer = Self::open(server, "/ws", "ringcast.msgpack.v1").await;
-        assert_eq!(peer.hear_map().await["type"], "welcome".into());
-        peer
-    }
-
-    async fn send(&mut self, message: Message) {
-        let sending = timeout(patience(PATIENCE), self.0.send(message));
-        sending.await.expect("sent in time").expect("open");
-    }
-
-    async fn say_map(&mut self, members: Vec<(&str, Value)>) {
-        let members = members.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        let mut bytes = Vec::new();
-        rmpv::encode::write_value(&mut bytes, &Value::Map(members)).expect("a vector takes it");
-        self.send(Message::binary(bytes)).await;
-    }
-
-    /// The next message or good-bye.
-    async fn hear(&mut self) -> Message {
-        loop {
-            let next = timeout(patience(PATIENCE), self.0.next()).await.expect("in time");
-            match next.expect("not without a good-bye").expect("sound frames") {
-                Message::Ping(_) | Message::Pong(_) => {}
-                message => return message,
-            }
-        }
-    }
-
-    async fn hear_map(&mut self) -> Value {
-        let message = self.hear().await;
-        let Message::Binary(bytes) = message else { panic!("instead of a map came {message:?}") };
-        let mut rest = &bytes[..];
-        let value = rmpv::decode::read_value(&mut rest).expect("MessagePack");
-        assert!(rest.is_empty() && value.is_map(), "{value}");
-        value
-    }
-
-    async fn subscribe(&mut self, channel: &str) {
-        let members =
-            vec![("type", "subscribe".into()), ("channel", channel.into()), ("id", 1.into())];
-        self.say_map(members).await;
-        assert_eq!(self.hear_map().await["type"], "subscribed".into());
-    }
-
-    async fn closed(&mut self) -> (u16, String) {
-        loop {
-            if let Message::Close(frame) = self.hear().await {
-                let frame = frame.expect("a code and a reason");
-                return (frame.code.into(), frame.reason.as_str().to_owned());
-            }
-        }
-    }
-}
 
 pub async fn the_first_offer_that_is_spoken_is_the_dialect(setup: Setup) {
     let server = Server::start(setup, "").await;
@@ -287,16 +192,14 @@ pub async fn a_raw_client_may_come_to_publish_or_to_listen_only(setup: Setup) {
     assert_eq!(both.hear().await, Message::text("0"));
     let first = loop {
         publishing.send(Message::text("1")).await;
-        match timeout(Duration::from_millis(50), listening.hear()).await {
-            Ok(heard) => break heard,
-            Err(_) => continue,
+        if let Some(heard) = listening.next_within(Duration::from_millis(50)).await {
+            break heard;
         }
     };
     assert!([Message::text("0"), Message::text("1")].contains(&first));
     // What is sent to it would come before the answer to this.
     publishing.send(Message::Ping(vec![1].into())).await;
-    let next = timeout(patience(PATIENCE), publishing.0.next()).await.expect("in time");
-    let heard = next.expect("not without a good-bye").expect("sound frames");
+    let heard = publishing.hear_any().await;
     assert_eq!(heard, Message::Pong(vec![1].into()), "who only publishes hears nothing else");
 }
 

@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::client::{Chance, Client, Event};
+use crate::client::Client;
 use crate::on_every_setup;
 use crate::raw::{answer, ask};
-use crate::resume::{Known, follow, schedules, since};
 use crate::server::{Server, Setup, patience};
 use crate::stream::{Stream, poll, poll_answer, polled};
 
@@ -29,7 +28,6 @@ on_every_setup!(
     where_the_rule_says_close_a_stream_is_told_why_it_ends,
     who_listens_counts_in_limits_and_metrics,
     in_a_drain_streams_and_polls_are_told_when_to_come_back,
-    moving_between_the_doors_at_any_moment_nobody_misses_or_repeats_a_message,
 );
 
 async fn publish_all(client: &mut Client, channel: &str, numbers: std::ops::RangeInclusive<u64>) {
@@ -391,142 +389,4 @@ pub async fn in_a_drain_streams_and_polls_are_told_when_to_come_back(setup: Setu
     stream.hear_kind("goaway").await;
     assert!(stream.next().await.is_none(), "it ends without a fault");
     assert!(server.ended(Duration::from_secs(10)).await.success());
-}
-
-/// One of the ways to listen.
-enum Door {
-    WebSocket(Box<Client>),
-    Stream(Stream),
-}
-
-pub async fn moving_between_the_doors_at_any_moment_nobody_misses_or_repeats_a_message(
-    setup: Setup,
-) {
-    const CHANNELS: [&str; 3] = ["a", "b", "c"];
-    const QUERY: &str = "channel=a&channel=b&channel=c";
-    let config = "[history]\nmessages = 4\nage = \"10m\"\n\
-                  [limits]\noutbox_messages_max = 8\n";
-    let server = Server::start(setup, config).await;
-    let mut publisher = Client::open(&server).await;
-    let mut published: BTreeMap<&str, u64> = CHANNELS.map(|channel| (channel, 0)).into();
-    let (mut heard, mut lost) = ([0; 3], 0);
-    for seed in 0..schedules() {
-        let mut chance = Chance::new(seed);
-        let mut known = Known::new();
-        for _life in 0..4 {
-            let which = chance.below(3) as usize;
-            let cursors = cursors(&known);
-            let mut door = match which {
-                0 => {
-                    let mut reader = Client::open(&server).await;
-                    for channel in CHANNELS {
-                        let request = match known.get(channel) {
-                            Some((epoch, seq)) => since(channel, epoch, *seq),
-                            None => format!(r#""type":"subscribe","channel":"{channel}""#),
-                        };
-                        reader.say(format!(r#"{{"id":"{channel}",{request}}}"#)).await;
-                    }
-                    Some(Door::WebSocket(Box::new(reader)))
-                }
-                1 => {
-                    let query = format!("{QUERY}&since={cursors}");
-                    Some(Door::Stream(Stream::open(&server, &query).await))
-                }
-                _ => None,
-            };
-            let will_poll = door.is_none() && chance.below(4) > 0;
-            let polling = async {
-                if !will_poll {
-                    return None;
-                }
-                let query = format!("{QUERY}&since={cursors}&timeout=50ms");
-                Some(poll(&server, &query).await)
-            };
-            let count = chance.below(25);
-            let publishing = async {
-                for _ in 0..count {
-                    let channel = CHANNELS[chance.below(3) as usize];
-                    *published.get_mut(channel).expect("one of them") += 1;
-                    publisher.publish(channel, &published[channel].to_string()).await;
-                }
-            };
-            let (answer, ()) = tokio::join!(polling, publishing);
-            if let Some(answer) = answer {
-                for event in &answer.events {
-                    lost += follow_answer(&mut known, event);
-                    heard[2] += 1;
-                }
-                place(&mut known, &answer.cursors);
-            }
-            // It reads some of it, and is gone in the middle of the rest.
-            for _ in 0..chance.below(40) {
-                let limit = Duration::from_millis(20);
-                let event = match &mut door {
-                    Some(Door::WebSocket(reader)) => match reader.event_within(limit).await {
-                        Some(Event::Text(text)) => Some(text),
-                        Some(other) => panic!("seed {seed}: {other:?}"),
-                        None => None,
-                    },
-                    Some(Door::Stream(stream)) => stream.next_within(limit).await,
-                    None => None,
-                };
-                let Some(event) = event else { break };
-                lost += follow(&mut known, &event);
-                heard[which] += 1;
-                if let Some(Door::Stream(stream)) = &door {
-                    assert_cursors(&known, &stream.cursors);
-                }
-            }
-        }
-    }
-    assert!(heard.iter().all(|heard| *heard > 100) && lost > 20, "{heard:?} heard, {lost} lost");
-}
-
-/// Where a reader is in all channels.
-fn cursors(known: &Known) -> String {
-    let cursor = |channel| match known.get(channel) {
-        Some((epoch, seq)) => format!("{epoch}.{seq}"),
-        None => "-".to_owned(),
-    };
-    ["a", "b", "c"].map(cursor).join(",")
-}
-
-/// An event of a poll follows what was known: where the channel begins, nobody says before it.
-fn follow_answer(known: &mut Known, event: &crate::client::Heard) -> u64 {
-    if matches!(event.kind(), "message" | "gap") && !known.contains_key(event.str("channel")) {
-        let name = ["a", "b", "c"].into_iter().find(|name| *name == event.str("channel"));
-        let first = event.number(if event.kind() == "gap" { "from" } else { "seq" });
-        known.insert(name.expect("one of them"), (String::new(), first - 1));
-    }
-    if event.kind() == "subscribed" {
-        assert_eq!(event.str("reason"), "too_old", "{}", event.text);
-    }
-    follow(known, event)
-}
-
-/// The cursors of an answer say what its events said, and where the other channels are.
-fn place(known: &mut Known, cursors: &str) {
-    for (channel, cursor) in ["a", "b", "c"].into_iter().zip(cursors.split(',')) {
-        let (epoch, seq) = cursor.split_once('.').expect("a cursor");
-        let seq: u64 = seq.parse().expect("a number");
-        match known.get_mut(channel) {
-            Some((known_epoch, known_seq)) => {
-                assert_eq!(*known_seq, seq, "{channel} in {cursors}");
-                epoch.clone_into(known_epoch);
-            }
-            None => {
-                known.insert(channel, (epoch.to_owned(), seq));
-            }
-        }
-    }
-}
-
-/// The id of an event says what is known: of the channels that have been told, at least.
-fn assert_cursors(known: &Known, cursors: &str) {
-    for (channel, cursor) in ["a", "b", "c"].into_iter().zip(cursors.split(',')) {
-        if let Some((epoch, seq)) = known.get(channel) {
-            let is_told = cursor != "-";
-            assert!(!is_told || cursor == format!("{epoch}.{seq}"), "{channel} in {cursors}");
-        }
-    }
 }

@@ -2,13 +2,14 @@
 //! (`tokio-tungstenite`), and bare TCP where a well-behaved client would not do.
 //!
 //! Every claim of [`messages`], [`dialects`], [`overflow`], [`patterns`], [`protocol`],
-//! [`compression`], [`conflation`], [`http`], [`publish`], [`listen`], [`life`], [`resume`], [`stale`]
+//! [`compression`], [`conflation`], [`http`], [`publish`], [`listen`], [`moving`], [`life`], [`resume`], [`stale`]
 //! and [`shutdown`] runs on both drivers with one shard and with two; [`forbidden`] runs the same
 //! claims about messages with io_uring taken away. `cargo test --test e2e -- uring_2` picks one column.
 
 #![expect(unreachable_pub, reason = "in a test binary everything is, and `pub` reads better")]
 
 mod client;
+mod peer;
 mod raw;
 mod server;
 mod stream;
@@ -23,6 +24,7 @@ mod http;
 mod life;
 mod listen;
 mod messages;
+mod moving;
 mod overflow;
 mod patterns;
 mod protocol;
