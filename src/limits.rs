@@ -43,6 +43,11 @@ pub const SEGMENT_BYTES_MAX: usize = 32 * 1024;
 /// nearly every configuration; more would only be cut.
 pub const GATHERED_BYTES_MAX: usize = 256 * 1024;
 
+/// The same where what is gathered may grow too old. The kernel looks at `notsent_lowat_bytes` before
+/// it takes a send and then takes all of it, and what it has taken nobody can drop: over
+/// 64 kbit/s, these are one second.
+pub const GATHERED_FRESH_BYTES_MAX: usize = 8 * 1024;
+
 /// Bytes in the reply lane of one client above which nothing more is read from it: a client that
 /// floods pings or does not read its replies waits for itself.
 pub const REPLIES_BYTES_MAX: usize = 16 * 1024;

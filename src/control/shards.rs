@@ -346,6 +346,7 @@ fn driver_settings(config: &Config, descriptors_max: usize) -> (world::Settings,
         receive_buffer_bytes: crate::config::plan::RECEIVE_BUFFER_BYTES as u32,
         submissions: crate::config::plan::SUBMISSION_ENTRIES as u32,
         completions: crate::config::plan::COMPLETION_ENTRIES as u32,
+        sends_apart: config.rules().have_max_age(),
         ..world::Settings::default()
     };
     (settings, why)

@@ -14,6 +14,7 @@ use std::rc::Rc;
 
 use super::segment::{Run, Segment};
 use super::{GapReason, Overflow, TopicId};
+use crate::limits::GATHERED_FRESH_BYTES_MAX;
 use crate::time::Time;
 
 /// What waits for one client.
@@ -390,12 +391,13 @@ impl Outbox {
     }
 
     /// Appends to `slices` what may leave now, at most `slices_max` slices and about `bytes_max`
-    /// bytes. It stops before a gap notice that has not been announced.
+    /// bytes, and fewer of messages that may become too old. It stops before a gap notice that has not
+    /// been announced.
     pub fn gather<'a>(
         &'a self,
         slices: &mut Vec<IoSlice<'a>>,
         slices_max: usize,
-        bytes_max: usize,
+        mut bytes_max: usize,
     ) {
         let end = slices.len() + slices_max;
         let mut bytes = 0;
@@ -407,11 +409,23 @@ impl Outbox {
         }
         for entry in &self.queue {
             let Entry::Run(run) = entry else { break };
+            let ages = run.segment.ages();
+            if ages {
+                bytes_max = bytes_max.min(GATHERED_FRESH_BYTES_MAX);
+            }
             if slices.len() == end || bytes >= bytes_max {
                 break;
             }
-            bytes += run.bytes() as usize;
-            slices.push(IoSlice::new(run.as_bytes()));
+            let room = bytes_max - bytes;
+            let gathered = if ages { run.first_bytes(room) } else { run.as_bytes() };
+            if ages && gathered.len() > room && bytes > 0 {
+                break; // It leaves alone, with the next send.
+            }
+            bytes += gathered.len();
+            slices.push(IoSlice::new(gathered));
+            if gathered.len() < run.bytes() as usize {
+                break;
+            }
         }
     }
 

@@ -156,6 +156,12 @@ impl Segment {
         }
     }
 
+    /// Whether its messages may become too old to go to a socket.
+    #[inline]
+    pub(super) const fn ages(&self) -> bool {
+        self.max_age.is_some()
+    }
+
     /// The first message that is not too old to go to a socket; the count of messages if all are.
     pub(super) fn first_fresh(&self, now: Time) -> u32 {
         let Some(max_age) = self.max_age else { return 0 };
@@ -337,6 +343,15 @@ impl Run {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.segment.bytes(self.segment.start(self.first), self.segment.start(self.end))
+    }
+
+    /// Those of the first messages: as many as fit into `bytes_max`, and one in any case.
+    #[must_use]
+    pub fn first_bytes(&self, bytes_max: usize) -> &[u8] {
+        let start = self.segment.start(self.first);
+        let ends = &self.segment.frames.ends[self.first as usize..self.end as usize];
+        let messages = ends.partition_point(|end| (*end - start) as usize <= bytes_max).max(1);
+        self.segment.bytes(start, ends[messages - 1])
     }
 }
 

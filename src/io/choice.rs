@@ -30,6 +30,10 @@ pub struct Settings {
     /// io_uring only: sends that succeed whole post no completion, where the self-test proves
     /// that this kernel can do so without losing count. Off, each posts one.
     pub sends_skip_success: bool,
+    /// What one send hands over the kernel keeps apart from the next one (MSG_EOR). Else it fills up
+    /// what it has not sent yet to a whole large segment, tens of KiB, whatever SO_SNDBUF and
+    /// TCP_NOTSENT_LOWAT say: it asks them only when it begins another one (`tcp_sendmsg_locked`).
+    pub sends_apart: bool,
 }
 
 impl Default for Settings {
@@ -42,6 +46,7 @@ impl Default for Settings {
             submissions: 1024,
             completions: 8192,
             sends_skip_success: true,
+            sends_apart: false,
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct Epoll {
     accepting: Accepting,
     sockets: Sockets<Socket>,
     sockets_max: usize,
+    /// What one send hands over the kernel keeps apart.
+    sends_apart: bool,
     arena: Vec<u8>,
     buffer_bytes: usize,
     /// How many bytes each buffer of this tick holds. Its length is how many are lent.
@@ -123,6 +125,7 @@ impl Epoll {
             accepting: Accepting::No,
             sockets: Sockets::new(),
             sockets_max: settings.sockets_max,
+            sends_apart: settings.sends_apart,
             arena: vec![0; buffers_max * buffer_bytes],
             buffer_bytes,
             lent: Vec::with_capacity(buffers_max),
@@ -296,7 +299,8 @@ impl Epoll {
             return Sent::Failed(io::ErrorKind::NotConnected.into());
         };
         let wanted: usize = send.slices.iter().map(|slice| slice.len()).sum();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let apart = if self.sends_apart { libc::MSG_EOR } else { 0 };
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | apart;
         let socket = SockRef::from(&state.fd);
         loop {
             let result = match send.slices {

@@ -59,10 +59,11 @@ class Links:
                 subprocess.run(["kill", "-9", pid], capture_output=True)
             subprocess.run(["ip", "netns", "delete", namespace], capture_output=True)
 
-    async def throttle(self, kilobits):
-        """What the server sends over the thin link, per second."""
+    async def throttle(self, kilobits, latency="200ms"):
+        """What the server sends over the thin link, per second, and how long a packet may wait there
+        before it is dropped."""
         await run("tc", "-n", self.server, "qdisc", "replace", "dev", "thin", "root", "tbf",
-                  "rate", f"{kilobits}kbit", "burst", "8kb", "latency", "200ms")
+                  "rate", f"{kilobits}kbit", "burst", "8kb", "latency", latency)
 
     async def set_thin(self, state):
         await run("ip", "-n", self.clients, "link", "set", "thin", state)

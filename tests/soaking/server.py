@@ -55,9 +55,9 @@ overflow = "close"
 
 
 class Server:
-    def __init__(self, binary, namespace, driver, descriptors, artifacts, name):
+    def __init__(self, binary, namespace, driver, descriptors, artifacts, name, settings=CONFIG):
         config = pathlib.Path(artifacts, f"{name}.toml")
-        config.write_text(f'driver = "{driver}"\ndescriptors = "{descriptors}"\n{CONFIG}')
+        config.write_text(f'driver = "{driver}"\ndescriptors = "{descriptors}"\n{settings}')
         self.log_path = pathlib.Path(artifacts, f"{name}.log")
         with open(self.log_path, "wb") as log:
             environment = {key: value for key, value in os.environ.items() if not key.startswith("RINGCAST_")}

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
+use crate::hub::Patience;
 use crate::hub::segment::{Meter, SegmentBuilder};
 use crate::hub::tests::wire::{Heard, Wire};
 use crate::mem::Key;
@@ -21,12 +23,20 @@ fn segment(
     seqs: std::ops::Range<u64>,
     fill: usize,
 ) -> Rc<Segment> {
+    aging_segment(at, Patience { overflow, max_age: None }, seqs, fill)
+}
+
+fn aging_segment(
+    at: TopicId,
+    patience: Patience,
+    seqs: std::ops::Range<u64>,
+    fill: usize,
+) -> Rc<Segment> {
     let mut builder = SegmentBuilder::default();
     let payload = format!("\"{}\"", "x".repeat(fill));
     for seq in seqs {
         builder.push(&envelope::message_prefix(&name(at)), seq, payload.as_bytes());
     }
-    let patience = crate::hub::Patience { overflow, max_age: None };
     Segment::new(at, patience, builder.freeze(Time::START), &Meter::default())
 }
 
@@ -449,5 +459,36 @@ fn the_outbox_agrees_with_a_list_of_messages_over_seeded_schedules() {
             pair.finish();
         });
         assert!(told.is_ok(), "seed {seed}");
+    }
+}
+
+/// What was seen: over a link of 64 kbit/s the kernel held 88 KiB of messages that were to be no older
+/// than half a second, with a `notsent_lowat_bytes` of 2 KiB: it looks at that before a send, and then
+/// takes all of it.
+#[test]
+fn of_messages_that_grow_old_the_kernel_is_given_little_at_once() {
+    let patience =
+        Patience { overflow: Overflow::DropOldest, max_age: Some(Duration::from_secs(1)) };
+    let capacity = Capacity { messages: 100, bytes: 1 << 20 };
+    for fill in [10, 500, 5_000, 20_000] {
+        let mut outbox = Outbox::default();
+        for first in [1, 11, 21] {
+            let segment = aging_segment(topic(1), patience, first..first + 10, fill);
+            outbox.offer(Run::whole(&segment), capacity);
+        }
+        let (mut wire, mut heard) = (Wire::new(), 0);
+        while !outbox.is_empty() {
+            let bytes = gathered(&outbox);
+            let mut messages = 0;
+            for said in wire.feed(&bytes) {
+                heard += 1;
+                messages += 1;
+                assert!(matches!(said, Heard::Message { seq, .. } if seq == heard), "{said:?}");
+            }
+            assert!(messages > 0, "whole messages leave, and one at least");
+            assert!(bytes.len() <= GATHERED_FRESH_BYTES_MAX || messages == 1, "{}", bytes.len());
+            outbox.release(bytes.len());
+        }
+        assert_eq!(heard, 30);
     }
 }

@@ -85,6 +85,8 @@ pub struct Uring {
     waker: Waker,
     /// Whole sends post no outcome.
     sends_skip: bool,
+    /// What one of them hands over the kernel keeps apart.
+    sends_apart: bool,
     can_install: bool,
     /// Before 6.13 a direct descriptor's file is let go only when every older request of the
     /// ring has ended, so closing one sends no FIN while others are polled.
@@ -162,6 +164,7 @@ impl Uring {
             closing: 0,
             waker,
             sends_skip,
+            sends_apart: settings.sends_apart,
             can_install,
             shutdown_before_close,
             notes,

@@ -66,7 +66,10 @@ impl Uring {
 
     fn send_piece(&mut self, piece: &[Send<'_>], outcomes: &mut Vec<Sent>) {
         let first = outcomes.len();
-        let (send_flags, entry_flags) = send_flags(self.sends_skip);
+        let (mut send_flags, entry_flags) = send_flags(self.sends_skip);
+        if self.sends_apart {
+            send_flags |= libc::MSG_EOR;
+        }
         let entry_flags = entry_flags | self.ring.socket_flags();
         let mut asked = 0;
         for (position, send) in piece.iter().enumerate() {
