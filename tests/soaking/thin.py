@@ -34,6 +34,9 @@ pin = false
 outbox_messages_max = 65536
 outbox_bytes_max = "16MiB"
 
+[timing]
+drain_window = "500ms"
+
 [socket]
 send_buffer_bytes = "4KiB"
 notsent_lowat_bytes = "2KiB"
@@ -130,6 +133,8 @@ async def measure(binary, driver, artifacts, links):
         fresh, plain = Feed("fresh"), Feed("plain")
         for feed in (fresh, plain):
             await feed.run(links.server)
+        # Not killed: a ring lets go of the port only a while after its process has ended.
+        await server.stop()
     finally:
         server.kill()
     bound = MAX_AGE_SECONDS + fresh.unsent_bytes_max / LINK_BYTES_PER_SECOND + SLACK_SECONDS
