@@ -384,6 +384,8 @@ pub async fn a_flood_of_unread_pings_is_bounded(setup: Setup) {
     let flooded = tokio::time::timeout(Duration::from_secs(3), flood).await;
     assert!(flooded.is_err(), "the server read everything: then where are the answers?");
     let grown = server.resident_bytes().saturating_sub(before);
-    assert!(grown < 16 << 20, "the flood cost {grown} bytes");
+    // With io_uring the kernel may have filled all receive buffers of a shard, 4 MiB, before the server
+    // stops it; what they held is kept aside, in memory that doubles as it grows.
+    assert!(grown < 24 << 20, "the flood cost {grown} bytes");
     server.assert_lives().await;
 }
