@@ -104,6 +104,43 @@ pub const PATTERN_SEGMENT_BYTES: usize = 160;
 /// What a subscription by a pattern costs: its places in the lists of the client and of the channel.
 pub const MATCH_PLACE_BYTES: usize = 48;
 
+/// What stands in front of a channel's name in the name of the channel where it is told who comes and
+/// goes. Both have the same home.
+pub const PRESENCE_PREFIX: &str = "presence:";
+
+/// Bytes of the name that a client gives itself: an address of electronic mail that is a long one, or
+/// a UUID and to spare.
+pub const USER_BYTES_MAX: usize = 64;
+
+/// Names in one message about who has come or gone: at 64 bytes each a message stays near 8 KiB, an
+/// eighth of what a client may have waiting.
+pub const PRESENCE_USERS_PER_EVENT_MAX: usize = 100;
+
+/// Users that come and go in one interval and are told by name. Beyond it they are told as numbers:
+/// who wants the names asks for the list, which is hardly longer then.
+pub const PRESENCE_CHANGES_TOLD_MAX: usize = 1_000;
+
+/// Users in the answer to one `presence` request.
+pub const PRESENCE_PAGE_USERS_MAX: u32 = 1_000;
+
+/// Bytes of the names in that answer, about: twice what a client may leave unread before nothing more
+/// is read from it.
+pub const PRESENCE_PAGE_BYTES_MAX: usize = 32 * 1024;
+
+/// Users whose coming and going one letter tells: a mailbox has room for some hundred such letters.
+pub const PRESENCE_CHANGES_PER_LETTER_MAX: usize = 256;
+
+/// Users whose time has come that are looked at in one tick: a shard with all of its clients may have
+/// gone, and at half a microsecond each they take two milliseconds.
+pub const PRESENCE_DUE_PER_TICK_MAX: usize = 4_096;
+
+/// What a user costs beside the name: entries of the list, of the queue of those who have left, and of
+/// what is to be told.
+pub const PRESENCE_PLACE_BYTES: usize = 160;
+
+/// The part of a shard's memory for messages that lists of users may take: one in so many.
+pub const PRESENCE_MEMORY_PART: usize = 8;
+
 /// What a client may ask of one channel before the home has answered its `since`.
 pub const RECOVERY_WISHES_MAX: usize = 16;
 

@@ -101,6 +101,10 @@ pub struct ShardNumbers {
     pub channels: u64,
     /// Subscriptions of this shard's clients now.
     pub subscriptions: u64,
+    /// Users on the lists of this shard's channels now.
+    pub presence_users: u64,
+    /// Connections that are counted there.
+    pub presence_connections: u64,
     /// Bytes held now, by line of the memory plan.
     pub memory: Vec<(&'static str, u64)>,
     /// Share of the last moments spent working, in thousandths.

@@ -43,7 +43,7 @@ const fn bytes(name: &'static str, help: &'static str, read: fn(&ShardNumbers) -
     Plain { name, unit: Some(Unit::Bytes), kind: MetricType::Counter, help, read }
 }
 
-static PLAIN: [Plain; 22] = [
+static PLAIN: [Plain; 24] = [
     gauge("connections", "Connections now, in any phase.", |shard| shard.connections),
     gauge("clients", "Clients now: open WebSockets, and who listens over HTTP.", |shard| {
         shard.clients
@@ -73,6 +73,14 @@ static PLAIN: [Plain; 22] = [
     gauge("subscriptions", "Subscriptions of the shard's clients now.", |shard| {
         shard.subscriptions
     }),
+    gauge("presence_users", "Users present in the channels at home on the shard now.", |shard| {
+        shard.presence_users
+    }),
+    gauge(
+        "presence_connections",
+        "Connections of users and others in channels at home on the shard with presence, now.",
+        |shard| shard.presence_connections,
+    ),
     counter("ticks", "Turns of the shard's loop.", |shard| shard.ticks),
     counter("letters_sent", "Letters sent to other shards.", |shard| shard.letters_sent),
     counter("letters_received", "Letters received from other shards.", |shard| {

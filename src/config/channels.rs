@@ -28,7 +28,7 @@ pub struct ChannelKey {
 }
 
 /// The keys of a `[[channel]]`; the first one must be there.
-pub static CHANNEL_KEYS: [ChannelKey; 10] = [
+pub static CHANNEL_KEYS: [ChannelKey; 13] = [
     ChannelKey {
         name: "match",
         help: "Which channels: `*` stands for any run of characters without a dot, `.>` at the end for all that follows. The first rule that matches decides.",
@@ -104,6 +104,24 @@ pub static CHANNEL_KEYS: [ChannelKey; 10] = [
         example: "\"symbol\"",
         set: |rule, value| conflate_key(&mut rule.rule, value),
     },
+    ChannelKey {
+        name: "presence.grace",
+        help: "Users who are subscribed are listed, and for so long after their last connection has left; \"off\": nobody is.",
+        example: "\"5s\"",
+        set: |rule, value| presence_grace(&mut rule.rule, value),
+    },
+    ChannelKey {
+        name: "presence.events",
+        help: "For how long those who come and go are gathered before they are told in the channel presence:NAME, or \"off\".",
+        example: "\"1s\"",
+        set: |rule, value| presence_events(&mut rule.rule, value),
+    },
+    ChannelKey {
+        name: "presence.users_max",
+        help: "How many users are listed. The connections of others are counted.",
+        example: "100000",
+        set: |rule, value| presence_users_max(&mut rule.rule, value),
+    },
 ];
 
 pub(super) const OVERFLOWS: [(&str, Overflow); 3] = [
@@ -119,6 +137,12 @@ const AGES: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::fro
 const INTERVALS: RangeInclusive<Duration> =
     Duration::from_millis(10)..=limits::CONFLATION_INTERVAL_MAX;
 
+/// Who does not come back within an hour has left.
+const GRACES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_600);
+
+/// Each costs a message to everybody who wants to know.
+const GATHERINGS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+
 const MESSAGES_MAX: u64 = 10_000_000;
 const BYTES: RangeInclusive<u64> = 1024..=1 << 40;
 
@@ -128,10 +152,7 @@ pub(super) fn overflow(rule: &mut Rule, value: &Value) -> Result<(), String> {
 }
 
 pub(super) fn max_age(rule: &mut Rule, value: &Value) -> Result<(), String> {
-    rule.max_age = match value.is("off") {
-        true => None,
-        false => Some(value.duration(AGES).map_err(|text| format!("{text} (or \"off\")"))?),
-    };
+    rule.max_age = duration_or_off(value, AGES)?;
     Ok(())
 }
 
@@ -175,10 +196,7 @@ pub(super) fn idempotency_keys(rule: &mut Rule, value: &Value) -> Result<(), Str
 }
 
 pub(super) fn conflate_interval(rule: &mut Rule, value: &Value) -> Result<(), String> {
-    rule.conflate.interval = match value.is("off") {
-        true => None,
-        false => Some(value.duration(INTERVALS).map_err(|text| format!("{text} (or \"off\")"))?),
-    };
+    rule.conflate.interval = duration_or_off(value, INTERVALS)?;
     Ok(())
 }
 
@@ -194,4 +212,29 @@ pub(super) fn conflate_key(rule: &mut Rule, value: &Value) -> Result<(), String>
     }
     rule.conflate.key = (name != "off").then(|| Arc::from(name));
     Ok(())
+}
+
+pub(super) fn presence_grace(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.presence.grace = duration_or_off(value, GRACES)?;
+    Ok(())
+}
+
+pub(super) fn presence_events(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.presence.events = duration_or_off(value, GATHERINGS)?;
+    Ok(())
+}
+
+pub(super) fn presence_users_max(rule: &mut Rule, value: &Value) -> Result<(), String> {
+    rule.presence.users_max = value.count(1..=MESSAGES_MAX)? as u32;
+    Ok(())
+}
+
+fn duration_or_off(
+    value: &Value,
+    allowed: RangeInclusive<Duration>,
+) -> Result<Option<Duration>, String> {
+    if value.is("off") {
+        return Ok(None);
+    }
+    value.duration(allowed).map(Some).map_err(|text| format!("{text} (or \"off\")"))
 }

@@ -96,7 +96,7 @@ const GIB: u64 = 1 << 30;
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(20)..=Duration::from_secs(86_400);
 
 /// Every key, in the order of the file.
-pub static KEYS: [Key; 41] = [
+pub static KEYS: [Key; 44] = [
     Key {
         name: "listen",
         flag: Some(Flag::Value("ADDRESS")),
@@ -266,6 +266,30 @@ pub static KEYS: [Key; 41] = [
                channel have the same.",
         set: |config, value| channels::conflate_key(&mut config.rule, value),
         show: |config| quoted_or(OFF, config.rule.conflate.key.as_ref()),
+    },
+    Key {
+        name: "presence.grace",
+        flag: None,
+        help: "Users who are subscribed to a channel are listed, and for so long after their last \
+               connection has left, or \"off\": nobody is, in channels whose [[channel]] says \
+               nothing else. The lists never take more than an eighth of the memory for messages.",
+        set: |config, value| channels::presence_grace(&mut config.rule, value),
+        show: |config| quoted_or(OFF, config.rule.presence.grace.map(Span)),
+    },
+    Key {
+        name: "presence.events",
+        flag: None,
+        help: "For how long those who come and go are gathered before they are told, in one message \
+               to the channel presence:NAME, or \"off\": they are not told.",
+        set: |config, value| channels::presence_events(&mut config.rule, value),
+        show: |config| quoted_or(OFF, config.rule.presence.events.map(Span)),
+    },
+    Key {
+        name: "presence.users_max",
+        flag: None,
+        help: "How many users of a channel are listed. The connections of others are counted.",
+        set: |config, value| channels::presence_users_max(&mut config.rule, value),
+        show: |config| config.rule.presence.users_max.to_string(),
     },
     Key {
         name: "limits.message_bytes_max",

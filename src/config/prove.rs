@@ -155,6 +155,15 @@ impl Proof {
             let key = format!("{CHANNEL_TABLE}.conflate.key");
             self.problems.push(Problem { place, key, text });
         }
+        if rule.rule.presence.grace.is_none()
+            && place_of("presence.grace").is_none()
+            && let Some((key, _, place)) =
+                raw.settings.iter().find(|(key, ..)| key.name.starts_with("presence."))
+        {
+            let text = "lists nobody without presence.grace".into();
+            let key = format!("{CHANNEL_TABLE}.{}", key.name);
+            self.problems.push(Problem { place: place.clone(), key, text });
+        }
         if let Some((names, text)) = channels::contradiction(&rule.rule)
             && let Some((key, _, place)) =
                 raw.settings.iter().find(|(key, ..)| names.contains(&key.name))
@@ -246,7 +255,7 @@ mod tests {
     use super::super::raw::{environment, file, file_text};
     use super::super::{Cors, LogFormat, Overflow};
     use super::*;
-    use crate::hub::Conflate;
+    use crate::hub::{Conflate, Presence};
 
     fn proven(text: &str) -> Result<Config, String> {
         let layers = vec![file_text("ringcast.toml", text)];
@@ -323,6 +332,9 @@ mod tests {
             max_age = "500ms"
             [[channel]]
             match = "orders"
+            [[channel]]
+            match = "room.*"
+            presence = { grace = "5s", events = "off", users_max = 7 }
             "#,
         )
         .expect("a good file");
@@ -341,6 +353,9 @@ mod tests {
         assert_eq!(rules.of("md.AAPL").max_age, Some(Duration::from_millis(500)));
         assert_eq!(rules.of("orders").max_age, None);
         assert_eq!(rules.of("orders").conflate, Conflate::default());
+        let grace = Some(Duration::from_secs(5));
+        assert_eq!(rules.presence_in("room.1"), Presence { grace, events: None, users_max: 7 });
+        assert_eq!(rules.presence_in("orders"), Presence::default());
         assert_eq!(rules.of("orders").overflow, Overflow::Close);
         assert_eq!(rules.of("other").overflow, Overflow::Close);
     }
@@ -465,6 +480,16 @@ RINGCAST_SHARDS: expected a whole number, found \"many\"
                 "[[channel]]\nmatch = \"a\"\nconflate = { key = \"a b\", interval = \"5ms\" }",
                 "ringcast.toml:3: channel.conflate.interval: 5ms is below the smallest allowed, 10ms (or \"off\")\n\
                  ringcast.toml:3: channel.conflate.key: holds something else than ASCII letters, digits and signs",
+            ),
+            (
+                "[[channel]]\nmatch = \"a\"\npresence = { events = \"2s\" }",
+                "ringcast.toml:3: channel.presence.events: lists nobody without presence.grace",
+            ),
+            (
+                "[[channel]]\nmatch = \"a\"\npresence = { grace = \"2h\", events = \"5ms\", users_max = 0 }",
+                "ringcast.toml:3: channel.presence.events: 5ms is below the smallest allowed, 10ms (or \"off\")\n\
+                 ringcast.toml:3: channel.presence.grace: 2h is above the largest allowed, 1h (or \"off\")\n\
+                 ringcast.toml:3: channel.presence.users_max: 0 is below the smallest allowed, 1",
             ),
             (
                 "[[channel]]\nmatch = \"a\"\nconflate = { interval = \"1s\" }\nmax_age = \"1500ms\"",

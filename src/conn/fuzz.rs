@@ -337,7 +337,7 @@ impl Life {
         let mut told = Vec::new();
         while let Some(event) = conn.receive(*now, &mut input, said, codec, settings) {
             told.push(match event {
-                Event::Opened { hub, compression } => Seen::Opened { hub, compression },
+                Event::Opened { hub, compression, .. } => Seen::Opened { hub, compression },
                 Event::Text(text) => Seen::Text(text.to_vec()),
                 Event::Msgpack(message) => Seen::Msgpack(message.to_vec()),
                 Event::Payload(channel, payload) => {
@@ -349,7 +349,7 @@ impl Life {
                     Seen::Payload { is_text, bytes }
                 }
                 Event::Publishing => Seen::Publishing,
-                Event::Listening(listens, wanted) => Seen::Listening(listens, wanted),
+                Event::Listening(listens, wanted, _) => Seen::Listening(listens, wanted),
                 Event::Object(object) => Seen::Object(object.to_vec()),
                 Event::ObjectTooLong => Seen::ObjectTooLong,
                 Event::Handled => Seen::Handled,

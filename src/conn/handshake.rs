@@ -3,7 +3,7 @@
 
 use super::listen::{self, Listen};
 use super::publish::{self, Publish};
-use super::{Page, RawChannel, Settings, Wanted};
+use super::{Page, RawChannel, Settings, Wanted, user};
 use crate::limits::REQUEST_HEAD_BYTES_MAX;
 use crate::proto::dialect::Dialect;
 use crate::proto::http::{self, HeaderSlots, Manner, Refusal, Request};
@@ -42,11 +42,13 @@ pub(super) enum Outcome {
         channel: Option<RawChannel>,
         /// What was agreed on about compression.
         agreement: Option<Agreement>,
+        /// Who it says that it is.
+        user: Option<Box<str>>,
     },
     /// Objects to be published follow, and are to be answered.
     Publishes(Box<Publish>),
-    /// It wants to hear of these channels; of a stream the answer has begun.
-    Listens(Box<Listen>, Vec<Wanted>),
+    /// It wants to hear of these channels; of a stream the answer has begun. And who it says it is.
+    Listens(Box<Listen>, Vec<Wanted>, Option<Box<str>>),
     /// It was answered with a page and the connection ends.
     Served,
     /// It was answered with all there is to say and the connection ends.
@@ -177,12 +179,13 @@ fn upgrade(
         Dialect::Raw => Some(RawChannel::of(request)?),
         _ => None,
     };
+    let user = user::of(request)?;
     let agreement = match settings.compression {
         true => upgrade.compression(settings.compression_window_bytes_max)?,
         false => None,
     };
     handshake::write_accept(replies, upgrade.key, chosen.map(Dialect::name), agreement.as_ref());
-    Ok(Outcome::Upgraded { service, dialect, channel, agreement })
+    Ok(Outcome::Upgraded { service, dialect, channel, agreement, user })
 }
 
 /// Everything but the objects themselves is said here; also to a browser that asks beforehand.
@@ -214,8 +217,10 @@ fn listen(now: Time, request: &Request<'_>, replies: &mut Vec<u8>, settings: &Se
         http::write_preflight(replies, listen::METHODS, &origin);
         return Outcome::Answered;
     }
-    match Listen::begin(request, &origin, now, replies, settings) {
-        Ok((listen, wanted)) => Outcome::Listens(Box::new(listen), wanted),
+    let begun = user::of(request)
+        .and_then(|user| Ok((user, Listen::begin(request, &origin, now, replies, settings)?)));
+    match begun {
+        Ok((user, (listen, wanted))) => Outcome::Listens(Box::new(listen), wanted, user),
         Err(refusal) => {
             let manner = Manner { object: true, allowed: origin.allowed() };
             http::write_refusal(replies, &refusal, manner);

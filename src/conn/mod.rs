@@ -6,8 +6,8 @@
 //! no clock, and knows nothing of channels.
 //!
 //! Reading order: this page (the verbs), `receive` (what bytes mean), `handshake`, `open`, `publish`
-//! and `closing` (the phases), `raw` (what a URL of ringcast.raw.v1 asks for), `keepalive` (when what
-//! is due).
+//! and `closing` (the phases), `raw` (what a URL of ringcast.raw.v1 asks for) and `user` (who it says
+//! it is for), `keepalive` (when what is due).
 #![forbid(unsafe_code)]
 
 mod closing;
@@ -20,6 +20,7 @@ mod publish;
 mod raw;
 mod receive;
 mod settings;
+mod user;
 
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
@@ -79,6 +80,8 @@ pub enum Event<'a> {
         hub: bool,
         /// Whether its messages may be sent compressed, and how.
         compression: Option<Reach>,
+        /// Who it says that it is.
+        user: Option<Box<str>>,
     },
     /// A text message for the hub, valid UTF-8.
     Text(&'a mut [u8]),
@@ -88,9 +91,9 @@ pub enum Event<'a> {
     Payload(&'a str, Payload<'a>),
     /// Objects to be published are going to come.
     Publishing,
-    /// It listens to these channels, and has no more to say. A poll is to be answered with
-    /// [`Conn::answer_poll`].
-    Listening(Listens, Vec<Wanted>),
+    /// It listens to these channels, and has no more to say than who it says that it is. A poll is to
+    /// be answered with [`Conn::answer_poll`].
+    Listening(Listens, Vec<Wanted>, Option<Box<str>>),
     /// An object to be published, not yet proven to be one; to be answered with [`Conn::answer`].
     Object(&'a mut [u8]),
     /// One that is longer than a message may be, and was thrown away; to be answered likewise.

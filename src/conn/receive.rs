@@ -127,22 +127,22 @@ impl Conn {
         if let Stage::Handshake(handshake) = &mut self.stage {
             let ending = match handshake.receive(now, input, replies, settings) {
                 Outcome::Incomplete => return None,
-                Outcome::Upgraded { service, dialect, channel, agreement } => {
+                Outcome::Upgraded { service, dialect, channel, agreement, user } => {
                     self.keepalive.message(now);
                     let hub = service == Service::Hub;
                     let open = Open::new(service, dialect, channel, agreement);
                     let compression = open.reach();
                     self.stage = Stage::Open(open);
-                    return Some(Event::Opened { hub, compression });
+                    return Some(Event::Opened { hub, compression, user });
                 }
                 Outcome::Publishes(publish) => {
                     self.stage = Stage::Publish(publish);
                     return Some(Event::Publishing);
                 }
-                Outcome::Listens(listen, wanted) => {
+                Outcome::Listens(listen, wanted, user) => {
                     let listens = listen.listens();
                     self.stage = Stage::Listen(listen);
-                    return Some(Event::Listening(listens, wanted));
+                    return Some(Event::Listening(listens, wanted, user));
                 }
                 Outcome::Served => Event::Ending(EndReason::PageServed),
                 Outcome::Answered => Event::Ending(EndReason::Answered),

@@ -110,7 +110,7 @@ impl Peer {
         let Self { conn, settings, codec, replies, now } = self;
         while let Some(event) = conn.receive(*now, &mut input, replies, codec, settings) {
             seen.push(match event {
-                Event::Opened { hub, compression } => Seen::Opened { hub, compression },
+                Event::Opened { hub, compression, .. } => Seen::Opened { hub, compression },
                 Event::Text(text) => Seen::Text(text.to_vec()),
                 Event::Msgpack(message) => Seen::Msgpack(message.to_vec()),
                 Event::Payload(channel, payload) => {
@@ -121,7 +121,7 @@ impl Peer {
                     Seen::Payload { channel: channel.to_owned(), is_text, bytes }
                 }
                 Event::Publishing => Seen::Publishing,
-                Event::Listening(listens, wanted) => Seen::Listening(listens, wanted),
+                Event::Listening(listens, wanted, _) => Seen::Listening(listens, wanted),
                 Event::Object(object) => Seen::Object(object.to_vec()),
                 Event::ObjectTooLong => Seen::ObjectTooLong,
                 Event::Handled => Seen::Handled,

@@ -82,9 +82,12 @@ fn numbers(metrics: &Metrics) -> ShardNumbers {
         backlogged: metrics.blocked.get(),
         channels: metrics.channels.get(),
         subscriptions: metrics.subscriptions.get(),
+        presence_users: metrics.users.get(),
+        presence_connections: metrics.connections_present.get(),
         memory: vec![
             ("segments", metrics.segments_bytes.get()),
             ("replies", metrics.replies_bytes.get()),
+            ("presence", metrics.presence_bytes.get()),
             ("held", metrics.held_bytes.get()),
         ],
         load_permille: metrics.load_permille.get(),

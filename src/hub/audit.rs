@@ -81,6 +81,14 @@ pub struct Audit {
     /// Shards that were attached for the sake of a pattern and have not said what they call the
     /// channel.
     pub unnamed: u64,
+    /// Users on lists.
+    pub users: u64,
+    /// Of these, those whose last connection has left.
+    pub users_leaving: u64,
+    /// Lists of which something is still to be told.
+    pub members_untold: u64,
+    /// Connections that found no room on a list.
+    pub connections_unlisted: u64,
 }
 
 impl Hub {
@@ -166,6 +174,7 @@ impl Hub {
         assert_eq!(conflated_bytes, self.conflated_bytes(), "what waits in groups is counted");
         assert_eq!(groups_listed, self.topics.flushes.len(), "a group is listed once");
         self.audit_patterns(&mut audit);
+        self.audit_presence(&mut audit);
         audit
     }
 

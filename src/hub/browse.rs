@@ -46,6 +46,7 @@ impl Hub {
         browse: Browse,
         now: Time,
     ) -> Result<(), Refusal> {
+        self.check_presence(channel)?;
         let home = self.topics.home(channel);
         let (shard, id) = (self.settings.shard, id.map(Into::into));
         if home == shard {

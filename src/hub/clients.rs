@@ -1,6 +1,7 @@
 //! The clients of a shard and what waits for each of them.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -53,6 +54,8 @@ pub(super) struct Client {
     pub(super) patterns: Option<Box<Vec<PatternId>>>,
     /// It has let go of a pattern since few replies waited for it.
     pub(super) has_let_go: bool,
+    /// What it is called, if it has said so; behind a box, because few have.
+    pub(super) user: Option<Box<Arc<str>>>,
     /// Channels in which it catches up, if there are any.
     #[expect(
         clippy::box_collection,

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use super::browse::{Browse, Kept};
 use super::history::Page;
+use super::presence::{Ask, Change, Roll};
 use super::recall::{Asker, Part, Recall, Recalled};
 use super::segment::Frames;
 use super::{ClientId, Epoch, PatternId, ShardIndex, TopicId};
@@ -80,6 +81,26 @@ pub enum Request {
         id: Option<RequestId>,
         /// Which messages.
         browse: Browse,
+    },
+    /// These have come to a channel, or left it. The shard is attached.
+    Present {
+        /// The channel's name.
+        channel: Box<str>,
+        /// Who, and by how many connections more or less.
+        changes: Box<[Change]>,
+    },
+    /// Tell a client who is there.
+    CallRoll {
+        /// The channel's name.
+        channel: Box<str>,
+        /// Who asks.
+        shard: ShardIndex,
+        /// For whom.
+        client: ClientId,
+        /// As which request, if it had an `id`.
+        id: Option<RequestId>,
+        /// For what.
+        ask: Ask,
     },
     /// Tell `shard` no more.
     Detach {
@@ -187,6 +208,17 @@ pub enum Delivery {
         /// A page of it.
         answer: Result<Kept, Refusal>,
     },
+    /// Who is there.
+    Roll {
+        /// Who asked.
+        client: ClientId,
+        /// As which request, if it had an `id`.
+        id: Option<RequestId>,
+        /// Of which channel.
+        channel: Box<str>,
+        /// What was asked for.
+        answer: Result<Roll, Refusal>,
+    },
     /// A publish has its number, and every shard with subscribers has been told before.
     Published {
         /// Who asked.
@@ -222,6 +254,15 @@ impl Request {
             | Self::Named { channel, .. }
             | Self::Recall { channel, .. }
             | Self::Browse { channel, .. } => channel.len(),
+            Self::Present { channel, changes } => {
+                let names = changes.iter().filter_map(|(name, _)| name.as_deref());
+                let names: usize = names.map(str::len).sum();
+                channel.len() + size_of_val(&**changes) + names
+            }
+            Self::CallRoll { channel, ask: Ask::Users { after, .. }, .. } => {
+                channel.len() + after.as_ref().map_or(0, |after| after.len())
+            }
+            Self::CallRoll { channel, ask: Ask::Stats, .. } => channel.len(),
             Self::Watch { pattern, .. } | Self::Unwatch { pattern, .. } => pattern.len(),
         }
     }
@@ -237,6 +278,9 @@ impl Delivery {
             Self::Kept { channel, answer, .. } => {
                 let parts = answer.as_ref().map_or(0, |kept| kept.parts.len());
                 channel.len() + parts * size_of::<Part>()
+            }
+            Self::Roll { channel, answer, .. } => {
+                channel.len() + answer.as_ref().map_or(0, Roll::pointed_bytes)
             }
             Self::Attached { .. } | Self::Refused { .. } => 0,
             Self::Begun { .. } | Self::Searched { .. } => 0,
@@ -263,12 +307,16 @@ pub enum Refusal {
     AlreadySubscribed,
     /// The process keeps as many channels as it may.
     ChannelsExhausted,
+    /// The channel's rule does not say that it be known who is there.
+    NoPresence,
     /// The channel's messages are not conflated.
     NotConflated,
     /// Not subscribed.
     NotSubscribed,
     /// The process is at its memory ceiling.
     Overloaded,
+    /// The server itself publishes there.
+    Reserved,
     /// Subscribed to as many channels as one client may.
     TooManyChannels,
     /// The channel's messages are sent at as many intervals as may be.
@@ -288,9 +336,11 @@ impl Refusal {
         match self {
             Self::AlreadySubscribed => "already_subscribed",
             Self::ChannelsExhausted => "channels_exhausted",
+            Self::NoPresence => "no_presence",
             Self::NotConflated => "not_conflated",
             Self::NotSubscribed => "not_subscribed",
             Self::Overloaded => "overloaded",
+            Self::Reserved => "reserved_channel",
             Self::TooManyChannels => "too_many_channels",
             Self::TooManyIntervals => "too_many_intervals",
             Self::TooManyMatches => "too_many_matches",
@@ -305,9 +355,11 @@ impl Refusal {
         match self {
             Self::AlreadySubscribed => "this client is subscribed to it already",
             Self::ChannelsExhausted => "the server keeps channels_max channels",
+            Self::NoPresence => "the channel's rule has no presence, or no events of it",
             Self::NotConflated => "the channel's rule does not conflate its messages",
             Self::NotSubscribed => "this client is not subscribed to it",
             Self::Overloaded => "the server is at its memory ceiling (memory_max); try again later",
+            Self::Reserved => "what begins with presence: is told by the server alone",
             Self::TooManyChannels => "this client has channels_per_client_max channels",
             Self::TooManyIntervals => {
                 "others have the channel at 8 different intervals; ask for one of those, or for none"

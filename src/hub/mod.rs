@@ -12,7 +12,8 @@
 //! shards); `patterns` (subscriptions to channels that are to come), `trie`, `watch` and `begin`; then
 //! what is for those who were away: `history` (what a
 //! home keeps), `recall` (the home answers), `recovery` (a client catches up), `browse` (a client
-//! looks), `keys` (publishes that are repeated), and `listen` (what is told over HTTP).
+//! looks), `keys` (publishes that are repeated), and `listen` (what is told over HTTP). `presence` is
+//! about who is there.
 //!
 //! `audit` checks the books; nothing on a message's way calls it.
 //!
@@ -34,6 +35,7 @@ mod letter;
 mod listen;
 mod outbox;
 mod patterns;
+mod presence;
 mod publish;
 mod recall;
 mod recovery;
@@ -59,10 +61,13 @@ pub use format::Format;
 pub use history::Page;
 pub use letter::{Delivery, Letter, Publisher, Refusal, Request, RequestId};
 pub use outbox::{Capacity, Outbox};
+pub use presence::{Ask, Roll};
 pub use publish::{Acked, Answer, Publish};
 pub use recall::{Asker, Part, Recall, Recalled};
 pub use relieve::{Burden, Way};
-pub use rules::{ChannelRule, Conflate, KeyWindow, Overflow, Patience, Retention, Rule, Rules};
+pub use rules::{
+    ChannelRule, Conflate, KeyWindow, Overflow, Patience, Presence, Retention, Rule, Rules,
+};
 pub use settle::Settled;
 pub use subscribe::Terms;
 
@@ -71,6 +76,7 @@ use crate::time::Time;
 use clients::Clients;
 use format::Encoder;
 use patterns::Patterns;
+use presence::Presences;
 use recovery::Recoveries;
 use segment::Meter;
 use topic::Topics;
@@ -130,6 +136,8 @@ pub struct Hub {
     recoveries: Recoveries,
     /// Who hears of channels to come.
     patterns: Patterns,
+    /// Who is where.
+    presences: Presences,
     /// Bytes of the segments alive on this shard.
     segments: Meter,
     /// Bytes of the keys that are remembered here.
@@ -152,6 +160,10 @@ pub struct Counts {
     pub subscriptions: u64,
     /// Channels whose numbering is kept here now.
     pub channels_home: u64,
+    /// Users on the lists of these channels.
+    pub users: u64,
+    /// Connections that are counted there, those on no list among them.
+    pub connections_present: u64,
 }
 
 /// Why messages were lost.
@@ -239,6 +251,7 @@ impl Hub {
             letters: Vec::new(),
             recoveries: Recoveries::default(),
             patterns: Patterns::default(),
+            presences: Presences::default(),
             segments: Meter::default(),
             keys: Meter::default(),
             encoder: Encoder::new(settings.compression_level),
@@ -336,7 +349,8 @@ impl Hub {
     /// What the hub has done so far.
     #[must_use]
     pub const fn counts(&self) -> Counts {
-        self.counts
+        let tally = &self.presences.tally;
+        Counts { users: tally.users, connections_present: tally.connections, ..self.counts }
     }
 
     /// Messages encoded so far, by [`Format`].

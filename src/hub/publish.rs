@@ -8,7 +8,7 @@ use super::clients::Door;
 use super::letter::{Delivery, Letter, Publisher, Refusal, Request};
 use super::topic::State;
 use super::{ClientId, Hub, RequestId, ShardIndex, TopicId};
-use crate::limits::{KEYS_MEMORY_PART, SEGMENT_BYTES_MAX};
+use crate::limits::{KEYS_MEMORY_PART, PRESENCE_PREFIX, SEGMENT_BYTES_MAX};
 use crate::proto::envelope;
 use crate::time::Time;
 
@@ -92,9 +92,12 @@ impl Hub {
         now: Time,
     ) -> Result<(), Refusal> {
         let Publish { channel, payload, id, key } = publish;
+        if channel.starts_with(PRESENCE_PREFIX) {
+            return Err(Refusal::Reserved);
+        }
         let shard = self.settings.shard;
         let publisher = Publisher { shard, client, id: id.map(Into::into) };
-        let home = self.topics.home(channel);
+        let home = self.topics.home_of_plain(channel);
         if home == shard {
             self.sequence(channel, payload, key, publisher, now)?;
         } else if self.is_overloaded() {
@@ -132,6 +135,12 @@ impl Hub {
             Letter::Request(Request::Browse { channel, shard, client, id, browse }) => {
                 self.answer_browse(channel, (shard, client), id, browse, now);
             }
+            Letter::Request(Request::Present { channel, changes }) => {
+                self.hear_present(&channel, changes, now);
+            }
+            Letter::Request(Request::CallRoll { channel, shard, client, id, ask }) => {
+                self.answer_roll(channel, (shard, client), id, ask, now);
+            }
             Letter::Request(Request::Detach { channel, shard, topic }) => {
                 self.detach(&channel, shard, topic, now);
             }
@@ -167,6 +176,10 @@ impl Hub {
                 Ok(kept) => self.tell_kept(client, id, &channel, kept),
                 Err(refusal) => self.refuse(client, id.as_deref(), refusal),
             },
+            Letter::Delivery(Delivery::Roll { client, id, channel, answer }) => match answer {
+                Ok(roll) => self.tell_roll(client, id, &channel, &roll),
+                Err(refusal) => self.refuse(client, id.as_deref(), refusal),
+            },
             Letter::Delivery(Delivery::Published { client, id, channel, seq, is_repeated }) => {
                 self.acknowledge(client, id, Acked { channel, seq, is_repeated });
             }
@@ -197,6 +210,17 @@ impl Hub {
             return Err(Refusal::Overloaded);
         }
         let id = self.home(channel, now)?;
+        let seq = self.append(id, payload, now);
+        self.promise_ack(id, publisher, seq, false);
+        if let Some(key) = key {
+            self.remember_key(id, key, seq, now);
+        }
+        Ok(())
+    }
+
+    /// Gives `payload` the next `seq` of the home `id`. A part of `sequence`, where a call would be seen.
+    #[inline(always)]
+    pub(super) fn append(&mut self, id: TopicId, payload: &[u8], now: Time) -> u64 {
         let topic = self.topics.get_mut(id).expect("just found or made");
         let is_heard = topic.has_audience();
         let home = topic.home.as_mut().expect("this shard is its home");
@@ -225,11 +249,7 @@ impl Hub {
         if is_full {
             self.freeze(id, now);
         }
-        self.promise_ack(id, publisher, seq, false);
-        if let Some(key) = key {
-            self.remember_key(id, key, seq, now);
-        }
-        Ok(())
+        seq
     }
 
     /// The number of the message that was published to the home `topic` with `key`.

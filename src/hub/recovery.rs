@@ -137,6 +137,7 @@ impl Hub {
             promise: Some(Promise { id, wishes: VecDeque::new() }),
         });
         self.counts.subscriptions += 1;
+        self.enter(client, topic);
         self.recoveries.due.push_back((client, topic));
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! At the memory ceiling the worst offenders give way.
 //!
-//! All that a hub holds between ticks waits in outboxes or is history (keys, patterns, and what waits
-//! to be conflated, have bounds of their own), so as long as somebody gives way the hub gets below its
+//! All that a hub holds between ticks waits in outboxes or is history (keys, patterns, lists
+//! of users, and what waits to be conflated, have bounds of their own), so as long as somebody gives way the hub gets below its
 //! ceiling. Who holds the most is worked out only when the ceiling is passed, and giving way goes on
 //! until a tenth is free again: the price of looking at everybody is paid once for each tenth of the
 //! memory that is filled.
@@ -71,6 +71,6 @@ impl Hub {
 
     fn held_bytes(&self) -> usize {
         let bounded = self.keys_bytes() + self.patterns_bytes() + self.conflated_bytes();
-        self.segments_bytes() + self.replies_bytes() + bounded
+        self.segments_bytes() + self.replies_bytes() + bounded + self.presence_bytes()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::limits::CONFLATION_INTERVAL_MAX;
+use crate::limits::{CONFLATION_INTERVAL_MAX, PRESENCE_PREFIX};
 use crate::proto::envelope::pattern;
 
 /// How messages of the channels that `pattern` matches are treated.
@@ -28,6 +28,8 @@ pub struct Rule {
     pub conflate: Conflate,
     /// How old a message may be when it goes to a socket; an older one is dropped.
     pub max_age: Option<Duration>,
+    /// Whether it is known who is there.
+    pub presence: Presence,
 }
 
 /// How long messages wait for a client that does not read, and what ends that.
@@ -63,6 +65,18 @@ pub struct Conflate {
     /// The shortest time between two messages of one key, and the one for who asks for no other;
     /// without one, everybody gets every message.
     pub interval: Option<Duration>,
+}
+
+/// Who is subscribed to a channel, and what is told of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Presence {
+    /// How long a user whose last connection has left is still there; without it nobody is listed.
+    pub grace: Option<Duration>,
+    /// For how long those who come and go are gathered before they are told in one message; without
+    /// it they are not told.
+    pub events: Option<Duration>,
+    /// How many users are listed; the connections of others are counted.
+    pub users_max: u32,
 }
 
 /// What happens to a channel's message when a subscriber's outbox is full.
@@ -101,7 +115,14 @@ impl Default for Rule {
     fn default() -> Self {
         let overflow = Overflow::DropOldest;
         let (history, keys) = (Retention::default(), KeyWindow::default());
-        Self { overflow, history, keys, conflate: Conflate::default(), max_age: None }
+        let (conflate, presence) = (Conflate::default(), Presence::default());
+        Self { overflow, history, keys, conflate, max_age: None, presence }
+    }
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        Self { grace: None, events: Some(Duration::from_secs(1)), users_max: 100_000 }
     }
 }
 
@@ -134,10 +155,28 @@ impl Rules {
         rules.any(|rule| rule.max_age.is_some())
     }
 
-    /// How messages of `channel` are treated.
+    /// How messages of `channel` are treated. Where others come and go is told in full or as a gap:
+    /// that is not conflated, and nobody is listed there.
     #[must_use]
     pub fn of(&self, channel: &str) -> Rule {
+        let mut rule = self.find(channel).clone();
+        if channel.starts_with(PRESENCE_PREFIX) {
+            (rule.conflate, rule.presence) = (Conflate::default(), Presence::default());
+        }
+        rule
+    }
+
+    /// What is known of who is in `channel`.
+    #[must_use]
+    pub fn presence_in(&self, channel: &str) -> Presence {
+        match channel.starts_with(PRESENCE_PREFIX) {
+            true => Presence::default(),
+            false => self.find(channel).presence,
+        }
+    }
+
+    fn find(&self, channel: &str) -> &Rule {
         let rule = self.rules.iter().find(|rule| pattern::matches(&rule.pattern, channel));
-        rule.map_or(&self.default, |rule| &rule.rule).clone()
+        rule.map_or(&self.default, |rule| &rule.rule)
     }
 }

@@ -60,6 +60,7 @@ impl Hub {
             return Ok(topic);
         }
         self.check_room(client)?;
+        self.check_presence(channel)?;
         self.reach(channel)
     }
 
@@ -151,8 +152,9 @@ impl Hub {
         let Some(leaving) = self.clients.get_mut(client) else { return };
         let subscriptions = std::mem::take(&mut leaving.subscriptions);
         for subscription in subscriptions {
-            if !subscription.is_direct {
-                self.end_matched(client);
+            match subscription.is_direct {
+                true => self.exit(client, subscription.topic),
+                false => self.end_matched(client),
             }
             self.counts.subscriptions -= 1;
             self.leave(client, subscription);
@@ -285,6 +287,7 @@ impl Hub {
             builder: Default::default(),
             history: (rule.history.messages > 0).then(|| History::new(rule.history)),
             keys: None,
+            members: None,
             attached: Vec::new(),
             idle_listed: false,
             idle_since: Time::START,
@@ -411,6 +414,7 @@ impl Hub {
             joining.subscriptions.push(joined);
             self.counts.subscriptions += 1;
         }
+        self.enter(client, topic);
         let is_listening = self.clients.is_listening(client);
         if id.is_some() || is_listening {
             let channel = &*self.topics.get(topic).expect("its numbering was just read").name;
@@ -520,12 +524,14 @@ impl Hub {
         let parting = self.clients.get_mut(client).expect("looked at just now");
         if is_held && parting.subscriptions[at].by_pattern {
             parting.subscriptions[at].is_direct = false;
+            self.exit(client, topic);
             self.begin_matched(client);
             self.tell_matched(client, topic, replies);
             return Ok(());
         }
         let subscription = parting.subscriptions.swap_remove(at);
         let takes_part = parting.takes_part();
+        self.exit(client, topic);
         self.counts.subscriptions -= 1;
         if let Some(outbox) = self.clients.outbox_mut(client) {
             outbox.forget(topic);
@@ -571,6 +577,7 @@ impl Hub {
             return; // The answer is on its way and tidies again.
         }
         let channel: Box<str> = known.name.as_ref().into();
+        self.tell_presence_in(topic, now);
         let home = self.topics.home(&channel);
         self.forget_topic(topic);
         let shard = self.settings.shard;

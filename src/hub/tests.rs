@@ -5,6 +5,7 @@ mod dialects;
 mod formats;
 mod mesh;
 mod patterns;
+mod presence;
 mod single;
 mod stale;
 pub(crate) mod wire;

@@ -14,10 +14,12 @@ use super::audience::Audience;
 use super::conflation::Conflation;
 use super::history::History;
 use super::keys::Keys;
+use super::presence::Members;
 use super::recovery::Recovering;
 use super::segment::{Meter, Segment, SegmentBuilder};
 use super::subscribe::Terms;
 use super::{ClientId, Epoch, KeyWindow, Refusal, RequestId, Rule, ShardIndex, TopicId};
+use crate::limits::PRESENCE_PREFIX;
 use crate::mem::{Key, Table};
 use crate::proto::envelope;
 use crate::time::Time;
@@ -98,6 +100,8 @@ pub(super) struct Home {
     pub(super) history: Option<History>,
     /// Keys of publishes, once one has come with a key.
     pub(super) keys: Option<Box<Keys>>,
+    /// Who is there, if the channel's rule says so and somebody is.
+    pub(super) members: Option<Box<Members>>,
     /// Other shards with subscribers, each once.
     pub(super) attached: Vec<Attached>,
     /// Listed in `Topics::idle`.
@@ -141,8 +145,13 @@ impl Topics {
         Box::new(Keys::new(self.hasher.clone(), meter.clone()))
     }
 
-    /// The home shard of the channel called `name`.
+    /// The home shard of the channel called `name`, and of the one that tells who is in it.
     pub(super) fn home(&self, name: &str) -> ShardIndex {
+        self.home_of_plain(name.strip_prefix(PRESENCE_PREFIX).unwrap_or(name))
+    }
+
+    /// The same for a name that is known to tell of no other channel.
+    pub(super) fn home_of_plain(&self, name: &str) -> ShardIndex {
         (self.hasher.hash_one(name) % u64::from(self.shards)) as ShardIndex
     }
 
@@ -268,7 +277,7 @@ impl Topic {
         self.audience.newcomer(client).unwrap_or(self.settled_seq)
     }
 
-    /// Whether no client and no other shard wants this channel.
+    /// Whether no client and no other shard wants this channel, and nobody was there just now.
     pub(super) fn is_deserted(&self) -> bool {
         self.audience.is_empty()
             && self.conflation.as_ref().is_none_or(|conflation| conflation.is_idle())
@@ -276,6 +285,9 @@ impl Topic {
             && self.unsettled.is_empty()
             && !self.listed
             && !matches!(&self.state, State::Attaching(waiting) if !waiting.is_empty())
-            && self.home.as_ref().is_none_or(|home| home.attached.is_empty())
+            && self
+                .home
+                .as_ref()
+                .is_none_or(|home| home.attached.is_empty() && home.members.is_none())
     }
 }

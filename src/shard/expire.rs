@@ -61,6 +61,7 @@ impl<D: Driver> Shard<D> {
         }
         self.scratch.due = due;
         self.hub.expire_channels(now);
+        self.hub.expire_presence(now);
         if self.accept_again.is_some_and(|time| time <= now) {
             self.accept_again = None;
             self.driver.resume_accepting();

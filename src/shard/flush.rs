@@ -15,6 +15,9 @@ impl<D: Driver> Shard<D> {
     /// Offers what was published in this tick to all subscribers, acknowledges it, and sends.
     pub(super) fn settle(&mut self, now: Time) {
         self.hub.recall_due(now);
+        if self.has_presence_to_tell() {
+            self.hub.tell_presence(now);
+        }
         // What is found is told to other shards: not while they cannot keep up.
         if self.hub.has_searches() && !self.post.is_congested() {
             self.hub.search(now);
@@ -41,6 +44,12 @@ impl<D: Driver> Shard<D> {
         self.relieve(now);
         // Who was cut off just now has let go of channels, and their homes are told before the rest.
         self.post_letters();
+    }
+
+    /// Whether homes are to be told who has come and gone: not while they cannot keep up, because then
+    /// what is told later is less.
+    pub(super) fn has_presence_to_tell(&self) -> bool {
+        self.hub.has_presence_to_tell() && !self.post.is_congested()
     }
 
     /// Answers the publishes whose messages are in every mailbox they have to reach.

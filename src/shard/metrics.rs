@@ -76,6 +76,12 @@ pub struct Metrics {
     pub channels: Number,
     /// Subscriptions there are now.
     pub subscriptions: Number,
+    /// Users on lists of channels at home here now.
+    pub users: Number,
+    /// Connections that are counted there now.
+    pub connections_present: Number,
+    /// Bytes of these lists.
+    pub presence_bytes: Number,
     /// Bytes of shared messages alive.
     pub segments_bytes: Number,
     /// Bytes of replies that wait.

@@ -219,13 +219,15 @@ impl<D: Driver> Shard<D> {
     #[must_use]
     pub fn rest(&self, now: Time) -> Option<Duration> {
         let is_searching = self.hub.has_searches() && !self.post.is_congested();
-        let is_busy = self.hub.has_dirty() || self.hub.has_recalls_due() || is_searching;
+        let has_work = is_searching || self.has_presence_to_tell();
+        let is_busy = self.hub.has_dirty() || self.hub.has_recalls_due() || has_work;
         if is_busy || self.post.has_mail() || !self.scratch.due.is_empty() {
             return Some(Duration::ZERO);
         }
         let drain = self.drain.as_ref().map(|drain| drain.next(now));
         let (expiry, flush) = (self.hub.next_channel_expiry(), self.hub.next_flush());
-        let deadlines = [self.wheel.next(), expiry, flush, self.accept_again, drain];
+        let presence = self.hub.next_presence();
+        let deadlines = [self.wheel.next(), expiry, flush, presence, self.accept_again, drain];
         let next = deadlines.into_iter().flatten().min().map(|deadline| deadline.since(now));
         if self.post.is_congested() {
             return Some(next.map_or(CONGESTED_REST, |rest| rest.min(CONGESTED_REST)));

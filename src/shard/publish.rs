@@ -122,7 +122,8 @@ pub(super) const fn status(refusal: hub::Refusal) -> u16 {
         | hub::Refusal::TooManyMatches
         | hub::Refusal::TooManyPatterns
         | hub::Refusal::TooManyWishes => 429,
-        hub::Refusal::NotSubscribed => 404,
+        hub::Refusal::NoPresence | hub::Refusal::NotSubscribed => 404,
+        hub::Refusal::Reserved => 403,
         hub::Refusal::AlreadySubscribed | hub::Refusal::NotConflated => 400,
     }
 }

@@ -57,7 +57,7 @@ impl<D: Driver> Shard<D> {
                     self.wheel.set(socket, connection.conn.deadline(now, &self.settings.conn));
                     continue;
                 }
-                Event::Opened { hub, compression } => {
+                Event::Opened { hub, compression, user } => {
                     self.metrics.handshakes_ok.add(1);
                     self.metrics.clients.add(1);
                     connection.client = true;
@@ -65,6 +65,9 @@ impl<D: Driver> Shard<D> {
                     let deadline = connection.conn.deadline(now, &self.settings.conn);
                     self.wheel.set(socket, deadline.min(now + QUIET_AFTER));
                     if hub {
+                        if let Some(user) = user {
+                            asked.hub.introduce(socket, &user);
+                        }
                         begin(&connection.conn, compression, asked);
                         if connection.conn.raw_channel().is_none() {
                             greet(replies, &self.settings, self.index, socket, &mut self.random);
@@ -76,12 +79,15 @@ impl<D: Driver> Shard<D> {
                     }
                     continue;
                 }
-                Event::Listening(listens, wanted) => {
+                Event::Listening(listens, wanted, user) => {
                     self.metrics.requests[listen::door(listens) as usize].add(1);
                     self.metrics.clients.add(1);
                     connection.client = true;
                     let deadline = connection.conn.deadline(now, &self.settings.conn);
                     self.wheel.set(socket, deadline.min(now + QUIET_AFTER));
+                    if let Some(user) = user {
+                        asked.hub.introduce(socket, &user);
+                    }
                     listen::begin(listens, &wanted, asked);
                     if self.drain.is_some() {
                         say_goaway(replies, &mut self.random, self.settings.drain_window);

@@ -2,7 +2,7 @@
 
 use super::publish::{self, Answers};
 use crate::conn::{EndReason, Payload};
-use crate::hub::{Browse, ClientId, Hub, Publish, Recall, Refusal, Terms};
+use crate::hub::{Ask, Browse, ClientId, Hub, Publish, Recall, Refusal, Terms};
 use crate::limits::TEXT_KEPT_BYTES_MAX;
 use crate::proto::envelope::{self, NotJson, Parser, Request};
 use crate::proto::msgpack::{self, Fault, binary};
@@ -93,6 +93,13 @@ impl Requests {
             }
             Request::History { channel, from, limit } => {
                 hub.browse(client, id, channel, Browse { from, limit }, now)
+            }
+            Request::Presence { channel, after, limit } => {
+                let ask = Ask::Users { after: after.map(Into::into), limit };
+                hub.call_roll(client, id, channel, ask, now)
+            }
+            Request::PresenceStats { channel } => {
+                hub.call_roll(client, id, channel, Ask::Stats, now)
             }
             Request::Ping { t } => {
                 envelope::pong(replies, id, t);

@@ -129,7 +129,8 @@ fn handshake(meter: &mut Meter) {
         replies.clear();
         let mut input = request.as_mut_slice();
         let event = conn.receive(Time::START, &mut input, &mut replies, &mut codec, &settings);
-        assert_eq!(event, Some(Event::Opened { hub: true, compression: Some(Reach::Wide) }));
+        let compression = Some(Reach::Wide);
+        assert_eq!(event, Some(Event::Opened { hub: true, compression, user: None }));
         assert!(replies.starts_with(b"HTTP/1.1 101 "));
     };
     let (first, rest) = conns.split_first_mut().expect("there are some");

@@ -138,6 +138,9 @@ impl Account {
                 }
             }
             Heard::Pong { .. } => unreachable!("nobody pings"),
+            Heard::Told { .. } | Heard::Presence { .. } | Heard::PresenceStats { .. } => {
+                unreachable!("no rule has presence")
+            }
         }
     }
 

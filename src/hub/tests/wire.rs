@@ -59,6 +59,31 @@ pub(crate) enum Heard {
         id: Option<u64>,
         code: String,
     },
+    /// Who has come or gone, in a message of the channel `presence:NAME`.
+    Told {
+        channel: String,
+        seq: u64,
+        event: String,
+        /// Nobody where they are too many.
+        users: Vec<String>,
+        total: u64,
+    },
+    Presence {
+        id: u64,
+        channel: String,
+        place: Option<(String, u64)>,
+        total: u64,
+        unlisted: u64,
+        has_more: bool,
+        users: Vec<(String, u64)>,
+    },
+    PresenceStats {
+        id: u64,
+        users: u64,
+        connections: u64,
+        anonymous: u64,
+        unlisted: u64,
+    },
     Pong {
         id: u64,
     },
@@ -113,6 +138,41 @@ fn understand(text: &mut [u8]) -> Heard {
     let string = |name| value.get_str(name).unwrap_or_else(|| panic!("{said}: {name}")).to_owned();
     let number = |name| value.get_u64(name).unwrap_or_else(|| panic!("{said}: {name}"));
     match value.get_str("type").expect("every message has a type") {
+        "message" if string("channel").starts_with("presence:") => {
+            let payload = value.get("payload").expect("every message has one");
+            let users = payload.get_array("users").into_iter().flatten();
+            Heard::Told {
+                channel: string("channel"),
+                seq: number("seq"),
+                event: payload.get_str("event").expect("it says what it is").into(),
+                users: users.map(|user| user.as_str().expect("a name").into()).collect(),
+                total: payload.get_u64("total").expect("it says how many"),
+            }
+        }
+        "presence" => Heard::Presence {
+            id: number("id"),
+            channel: string("channel"),
+            place: value.get_str("epoch").map(|epoch| (epoch.into(), number("seq"))),
+            total: number("total"),
+            unlisted: value.get_u64("unlisted").unwrap_or_default(),
+            has_more: value.get_bool("more").expect("it says whether there are more"),
+            users: value
+                .get_array("users")
+                .expect("it is a list")
+                .iter()
+                .map(|user| {
+                    let name = user.get_str("user").expect("a name");
+                    (name.into(), user.get_u64("connections").expect("a number"))
+                })
+                .collect(),
+        },
+        "presence_stats" => Heard::PresenceStats {
+            id: number("id"),
+            users: number("users"),
+            connections: number("connections"),
+            anonymous: number("anonymous"),
+            unlisted: value.get_u64("unlisted").unwrap_or_default(),
+        },
         "message" => {
             let (seq, from) = (number("seq"), value.get_u64("from"));
             assert!(from.is_none_or(|from| from < seq), "{said}: what covers nothing says nothing");

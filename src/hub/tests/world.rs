@@ -81,6 +81,13 @@ impl World {
         client
     }
 
+    /// Opens a client that says who it is.
+    pub(super) fn open_as(&mut self, shard: usize, user: &str) -> usize {
+        let client = self.open(shard);
+        self.hubs[shard].introduce(self.clients[client].key, user);
+        client
+    }
+
     pub(super) fn open(&mut self, shard: usize) -> usize {
         let (free, slots) = &mut self.free[shard];
         let key = free.pop().unwrap_or_else(|| {
@@ -132,6 +139,11 @@ impl World {
         self.ask(client, id, |hub, key, id, replies, now| {
             hub.unsubscribe_pattern(key, id, pattern, replies, now)
         });
+    }
+
+    /// Asks for the users behind `after`, or for numbers.
+    pub(super) fn call_roll(&mut self, client: usize, id: u64, channel: &str, roll: Ask) {
+        self.ask(client, id, |hub, key, id, _, now| hub.call_roll(key, id, channel, roll, now));
     }
 
     pub(super) fn publish(&mut self, client: usize, id: u64, channel: &str) {
@@ -204,6 +216,8 @@ impl World {
     /// The end of a tick.
     pub(super) fn settle(&mut self, shard: usize) {
         let mut rounds = 0;
+        self.hubs[shard].expire_presence(self.now);
+        self.hubs[shard].tell_presence(self.now);
         self.hubs[shard].recall_due(self.now);
         self.hubs[shard].search(self.now);
         while self.hubs[shard].settle(self.now) == Settled::OutboxFull {
@@ -310,7 +324,9 @@ impl World {
             for shard in 0..self.hubs.len() {
                 self.settle(shard);
             }
-            let is_busy = |hub: &Hub| hub.has_recalls_due() || hub.has_searches();
+            let is_busy = |hub: &Hub| {
+                hub.has_recalls_due() || hub.has_searches() || hub.has_presence_to_tell()
+            };
             if !self.deliver(|_| 0) && !self.hubs.iter().any(is_busy) {
                 break;
             }

@@ -289,7 +289,7 @@ fn message_body_bytes(prefix: &[u8], seq: &[u8], payload: &[u8]) -> usize {
 
 /// One object. `kind` needs no escapes.
 #[inline]
-fn object(out: &mut impl Framed, kind: &[u8], write: impl FnOnce(&mut Object<'_>)) {
+pub(super) fn object(out: &mut impl Framed, kind: &[u8], write: impl FnOnce(&mut Object<'_>)) {
     out.object(|body| {
         body.extend_from_slice(b"{\"type\":\"");
         body.extend_from_slice(kind);
@@ -300,7 +300,7 @@ fn object(out: &mut impl Framed, kind: &[u8], write: impl FnOnce(&mut Object<'_>
 }
 
 /// An object that has its first member already. Names need no escapes.
-struct Object<'a> {
+pub(super) struct Object<'a> {
     body: &'a mut Vec<u8>,
 }
 
@@ -321,35 +321,45 @@ impl Object<'_> {
 
     /// Values that are JSON already.
     fn array<'m>(&mut self, name: &str, values: impl Iterator<Item = &'m [u8]>) {
+        self.list(name, values, |body, value| body.extend_from_slice(value));
+    }
+
+    /// Values, each of which `write` writes.
+    pub(super) fn list<T>(
+        &mut self,
+        name: &str,
+        values: impl Iterator<Item = T>,
+        mut write: impl FnMut(&mut Vec<u8>, T),
+    ) {
         self.name(name);
         self.body.push(b'[');
         for (index, value) in values.enumerate() {
             if index > 0 {
                 self.body.push(b',');
             }
-            self.body.extend_from_slice(value);
+            write(self.body, value);
         }
         self.body.push(b']');
     }
 
-    fn boolean(&mut self, name: &str, value: bool) {
+    pub(super) fn boolean(&mut self, name: &str, value: bool) {
         self.raw(name, if value { b"true" } else { b"false" });
     }
 
     #[inline]
-    fn string(&mut self, name: &str, value: &str) {
+    pub(super) fn string(&mut self, name: &str, value: &str) {
         self.name(name);
         json::write_string(self.body, value);
     }
 
     #[inline]
-    fn number(&mut self, name: &str, value: u64) {
+    pub(super) fn number(&mut self, name: &str, value: u64) {
         self.name(name);
         json::write_number(self.body, value);
     }
 
     #[inline]
-    fn id(&mut self, id: Option<&[u8]>) {
+    pub(super) fn id(&mut self, id: Option<&[u8]>) {
         if let Some(id) = id {
             self.raw("id", id);
         }

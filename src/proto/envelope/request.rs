@@ -16,12 +16,15 @@ use super::pattern::{has_wildcard, is_pattern};
 use super::since::{self, Since};
 use crate::limits::{
     CHANNEL_NAME_BYTES_MAX, CONFLATION_INTERVAL_MAX, PATTERN_SEGMENTS_MAX, PATTERN_WILDCARDS_MAX,
-    PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX,
+    PUBLISH_KEY_BYTES_MAX, REQUEST_ID_BYTES_MAX, USER_BYTES_MAX,
 };
 use crate::proto::json::{self, Fault, JsonError, Member};
 
 /// The longest way to write a channel's name in JSON: every byte as `\u00xx`, and the quotes.
 const STRING_BYTES_MAX: usize = CHANNEL_NAME_BYTES_MAX * 6 + 2;
+
+/// The same of a user's name.
+const USER_STRING_BYTES_MAX: usize = USER_BYTES_MAX * 6 + 2;
 
 /// One message of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,20 @@ pub enum Request<'a> {
         /// At most so many messages.
         limit: Option<u32>,
     },
+    /// To see who is there.
+    Presence {
+        /// The channel's name.
+        channel: &'a str,
+        /// The users behind this one in the order of names; without it from the first on.
+        after: Option<&'a str>,
+        /// At most so many users.
+        limit: Option<u32>,
+    },
+    /// To see how many are there.
+    PresenceStats {
+        /// The channel's name.
+        channel: &'a str,
+    },
     /// To hear a pong.
     Ping {
         /// Any short JSON value, echoed exactly as it was written.
@@ -108,6 +125,8 @@ pub enum Field {
     Limit,
     /// `conflate`
     Conflate,
+    /// `after`
+    After,
 }
 
 /// Why a message that is a JSON object is not done. The connection goes on.
@@ -147,6 +166,8 @@ pub enum Reject {
     AuthUnsupported,
     /// `from` or `limit` is not a number that can be.
     BadRange,
+    /// `after` is not a string, or longer than a user's name.
+    BadAfter,
 }
 
 impl Reject {
@@ -167,6 +188,7 @@ impl Reject {
             Self::BadConflate | Self::ConflatePattern => "bad_conflate",
             Self::BadKey => "bad_key",
             Self::BadRange => "bad_range",
+            Self::BadAfter => "bad_after",
             Self::AuthUnsupported => "unsupported",
         }
     }
@@ -175,7 +197,10 @@ impl Reject {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::UnknownType => "type is one of subscribe, unsubscribe, publish, history, ping",
+            Self::UnknownType => {
+                "type is one of subscribe, unsubscribe, publish, history, presence, presence_stats, \
+                 ping"
+            }
             Self::NotPublish => "type is publish here, and need not be said",
             Self::MissingField(Field::Type) => "type is missing",
             Self::MissingField(Field::Channel) => "channel is missing",
@@ -192,6 +217,7 @@ impl Reject {
             Self::DuplicateField(Field::From) => "from is there twice",
             Self::DuplicateField(Field::Limit) => "limit is there twice",
             Self::DuplicateField(Field::Conflate) => "conflate is there twice",
+            Self::DuplicateField(Field::After) => "after is there twice",
             Self::BadString => "type or channel holds half of a surrogate pair",
             Self::BadChannel => CHANNEL_RULE,
             Self::BadPattern => {
@@ -213,6 +239,7 @@ impl Reject {
             Self::BadKey => "key must be a string of at most 128 bytes",
             Self::AuthUnsupported => "this server has no authentication: auth is not supported",
             Self::BadRange => "from and limit are whole numbers, and limit is not 0",
+            Self::BadAfter => "after is the name of a user",
         }
     }
 }
@@ -268,8 +295,8 @@ impl Parser {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            strings: Vec::with_capacity(STRING_BYTES_MAX * 2),
-            buffers: Buffers::new(STRING_BYTES_MAX * 2),
+            strings: Vec::with_capacity(STRING_BYTES_MAX * 2 + USER_STRING_BYTES_MAX),
+            buffers: Buffers::new(STRING_BYTES_MAX * 2 + USER_STRING_BYTES_MAX),
             tape: Tape::null(),
         }
     }
@@ -321,7 +348,13 @@ impl Parser {
         // Only a string of some length that a name can have is worth reading; what is wrong
         // with another is said once the type is known.
         let channel = fields.channel.filter(|raw| is_string(raw) && raw.len() <= STRING_BYTES_MAX);
-        let (kind, channel) = self.read_strings(kind, channel)?;
+        let after = match fields.after {
+            Some(raw) if self.knows_after(kind)? => Some(raw),
+            _ => None,
+        };
+        let after = after.filter(|raw| is_string(raw) && raw.len() <= USER_STRING_BYTES_MAX);
+        let [kind, channel, after] = self.read_strings([Some(kind), channel, after])?;
+        let kind = kind.expect("it was given");
 
         let pattern = || match channel.filter(|name| has_wildcard(name)) {
             Some(pattern) if !is_pattern(pattern) => Err(Reject::BadPattern),
@@ -374,45 +407,54 @@ impl Parser {
             "auth" => Err(Reject::AuthUnsupported),
             "history" => {
                 let channel = channel()?;
-                let number = |raw: Option<&[u8]>| match raw {
-                    None | Some(b"null") => Ok(None),
-                    Some(raw) => since::number(raw).map(Some).ok_or(Reject::BadRange),
-                };
-                let (from, limit) = (number(fields.from)?, number(fields.limit)?);
-                if limit == Some(0) {
-                    return Err(Reject::BadRange);
-                }
-                let limit = limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX));
-                Ok(Request::History { channel, from, limit })
+                Ok(Request::History { channel, from: number(fields.from)?, limit: limit(fields)? })
             }
+            "presence" => {
+                let channel = channel()?;
+                let is_given = fields.after.is_some_and(|raw| raw != b"null");
+                if is_given && after.is_none() {
+                    return Err(Reject::BadAfter);
+                }
+                Ok(Request::Presence { channel, after, limit: limit(fields)? })
+            }
+            "presence_stats" => Ok(Request::PresenceStats { channel: channel()? }),
             _ => Err(Reject::UnknownType),
         }
     }
 
-    /// Has `simd-json` read one or two strings that were scanned before.
+    /// Whether `after` means something in requests of this `kind`: in others, whatever it is, it is not
+    /// looked at.
+    #[cold]
+    fn knows_after(&mut self, kind: &[u8]) -> Result<bool, Reject> {
+        let [kind, ..] = self.read_strings([Some(kind), None, None])?;
+        Ok(kind == Some("presence"))
+    }
+
+    /// Has `simd-json` read up to three strings, the first of them surely, that were scanned before.
     fn read_strings<'a>(
         &'a mut self,
-        first: &[u8],
-        second: Option<&[u8]>,
-    ) -> Result<(&'a str, Option<&'a str>), Reject> {
+        written: [Option<&[u8]>; 3],
+    ) -> Result<[Option<&'a str>; 3], Reject> {
         self.strings.clear();
         self.strings.push(b'[');
-        self.strings.extend_from_slice(first);
-        if let Some(second) = second {
-            self.strings.push(b',');
-            self.strings.extend_from_slice(second);
+        for (index, raw) in written.into_iter().flatten().enumerate() {
+            if index > 0 {
+                self.strings.push(b',');
+            }
+            self.strings.extend_from_slice(raw);
         }
         self.strings.push(b']');
 
         let mut tape = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
         let outcome = simd_json::fill_tape(&mut self.strings, &mut self.buffers, &mut tape);
-        let strings = match (outcome, tape.0.as_slice()) {
-            (Ok(()), [Node::Array { .. }, Node::String(first)]) => Ok((*first, None)),
-            (Ok(()), [Node::Array { .. }, Node::String(first), Node::String(second)]) => {
-                Ok((*first, Some(*second)))
-            }
+        let mut read = tape.0.iter().skip(1);
+        let strings = match outcome {
+            Ok(()) => Ok(written.map(|raw| match raw.and_then(|_| read.next()) {
+                Some(Node::String(string)) => Some(*string),
+                _ => None,
+            })),
             // The scanner has let through nothing else that `simd-json` stumbles over.
-            _ => Err(Reject::BadString),
+            Err(_) => Err(Reject::BadString),
         };
         self.tape = tape.reset();
         strings
@@ -445,6 +487,7 @@ struct Fields<'a> {
     from: Option<&'a [u8]>,
     limit: Option<&'a [u8]>,
     conflate: Option<&'a [u8]>,
+    after: Option<&'a [u8]>,
     duplicate: Option<Field>,
 }
 
@@ -470,6 +513,7 @@ impl<'a> Fields<'a> {
                 Field::From => &mut fields.from,
                 Field::Limit => &mut fields.limit,
                 Field::Conflate => &mut fields.conflate,
+                Field::After => &mut fields.after,
             };
             if place.replace(member.value).is_some() {
                 fields.duplicate = Some(field);
@@ -483,7 +527,7 @@ fn field_of(member: &Member<'_>) -> Option<Field> {
     // The longest way to write the longest of the names, so that a long one is not looked at
     // once for each.
     const KEY_BYTES_MAX: usize = "conflate".len() * 6 + 2;
-    const NAMES: [(&str, Field); 10] = [
+    const NAMES: [(&str, Field); 11] = [
         ("type", Field::Type),
         ("id", Field::Id),
         ("channel", Field::Channel),
@@ -494,11 +538,28 @@ fn field_of(member: &Member<'_>) -> Option<Field> {
         ("from", Field::From),
         ("limit", Field::Limit),
         ("conflate", Field::Conflate),
+        ("after", Field::After),
     ];
     if member.key.len() > KEY_BYTES_MAX {
         return None;
     }
     NAMES.iter().find(|(name, _)| member.is_named(name)).map(|(_, field)| *field)
+}
+
+/// A number that may be absent.
+fn number(raw: Option<&[u8]>) -> Result<Option<u64>, Reject> {
+    match raw {
+        None | Some(b"null") => Ok(None),
+        Some(raw) => since::number(raw).map(Some).ok_or(Reject::BadRange),
+    }
+}
+
+/// How much a client wants at most.
+fn limit(fields: &Fields<'_>) -> Result<Option<u32>, Reject> {
+    match number(fields.limit)? {
+        Some(0) => Err(Reject::BadRange),
+        limit => Ok(limit.map(|limit| u32::try_from(limit).unwrap_or(u32::MAX))),
+    }
 }
 
 fn is_string(raw: &[u8]) -> bool {

@@ -3,12 +3,14 @@
 
 use serde_json::value::RawValue;
 
-use super::{Field, Message, NotJson, Parser, Reject, Request, STRING_BYTES_MAX};
+use super::{
+    Field, Message, NotJson, Parser, Reject, Request, STRING_BYTES_MAX, USER_STRING_BYTES_MAX,
+};
 use crate::limits::{
     CHANNEL_NAME_BYTES_MAX, PATTERN_SEGMENTS_MAX, PATTERN_WILDCARDS_MAX, PUBLISH_KEY_BYTES_MAX,
     REQUEST_ID_BYTES_MAX,
 };
-use crate::proto::envelope::{Since, reply};
+use crate::proto::envelope::{self, Since, reply};
 use crate::proto::json::{self, Fault, fuzz::read_members};
 use crate::proto::ws::{Decoder, Event, Role};
 
@@ -51,7 +53,10 @@ fn check(text: &str, message: &Message<'_>) {
         let mut values = members.iter().filter(|(key, _)| key == name).map(|(_, value)| *value);
         values.next_back().map(RawValue::get)
     };
-    let names = ["type", "id", "channel", "payload", "t", "since", "conflate"];
+    let names = [
+        "type", "id", "channel", "payload", "t", "since", "conflate", "key", "from", "limit",
+        "after",
+    ];
     let is_twice =
         names.iter().any(|name| members.iter().filter(|(key, _)| key == name).count() > 1);
 
@@ -95,12 +100,32 @@ fn check(text: &str, message: &Message<'_>) {
             pattern => Ok(pattern),
         }
     };
+    // Behind which user a page is to begin.
+    let after = || match find("after").filter(|raw| *raw != "null") {
+        None => Ok(None),
+        Some(raw) if raw.starts_with('"') && raw.len() <= USER_STRING_BYTES_MAX => {
+            serde_json::from_str::<String>(raw).map(Some).map_err(|_| Reject::BadString)
+        }
+        Some(_) => Err(Reject::BadAfter),
+    };
+    let is_presence =
+        |raw: &str| serde_json::from_str::<String>(raw).is_ok_and(|kind| kind == "presence");
+    let limit = || match find("limit") {
+        None | Some("null") => Ok(None),
+        Some(raw) => match raw.parse::<u64>() {
+            Err(_) | Ok(0) => Err(Reject::BadRange),
+            Ok(limit) => Ok(Some(limit)),
+        },
+    };
     let expected = match find("type") {
         None => Err(Reject::MissingField(Field::Type)),
         Some(raw) if !raw.starts_with('"') => Err(Reject::WrongType(Field::Type)),
         Some(raw) if raw.len() > STRING_BYTES_MAX => Err(Reject::UnknownType),
         // Both strings are read together, so a broken name is told before anything else.
         Some(_) if channel() == Err(Reject::BadString) => Err(Reject::BadString),
+        Some(raw) if is_presence(raw) && after() == Err(Reject::BadString) => {
+            Err(Reject::BadString)
+        }
         Some(raw) => match serde_json::from_str::<String>(raw).as_deref() {
             Err(_) => Err(Reject::BadString),
             Ok("subscribe") => {
@@ -148,8 +173,19 @@ fn check(text: &str, message: &Message<'_>) {
                     range => Ok(("history", Some(channel), Some(format!("{range:?}")))),
                 }
             }),
+            Ok("presence") => channel().and_then(|channel| {
+                let asked = format!("{:?} {:?}", after()?, limit()?);
+                Ok(("presence", Some(channel), Some(asked)))
+            }),
+            Ok("presence_stats") => channel().map(|channel| ("stats", Some(channel), None)),
             Ok(_) => Err(Reject::UnknownType),
         },
+    };
+    let whole = |limit: Option<u32>| {
+        limit.map(|limit| match limit {
+            u32::MAX => find("limit").and_then(|raw| raw.parse().ok()).expect("a number"),
+            limit => u64::from(limit),
+        })
     };
     let asked = message.request.map(|request| match request {
         Request::Subscribe { channel, since, conflate } => {
@@ -166,12 +202,13 @@ fn check(text: &str, message: &Message<'_>) {
             ("publish", Some(channel.to_owned()), Some(format!("{payload} {key}")))
         }
         Request::History { channel, from, limit } => {
-            let limit = limit.map(|limit| match limit {
-                u32::MAX => find("limit").and_then(|raw| raw.parse().ok()).expect("a number"),
-                limit => u64::from(limit),
-            });
-            ("history", Some(channel.to_owned()), Some(format!("{:?}", (from, limit))))
+            ("history", Some(channel.to_owned()), Some(format!("{:?}", (from, whole(limit)))))
         }
+        Request::Presence { channel, after, limit } => {
+            let asked = format!("{after:?} {:?}", whole(limit));
+            ("presence", Some(channel.to_owned()), Some(asked))
+        }
+        Request::PresenceStats { channel } => ("stats", Some(channel.to_owned()), None),
         Request::Ping { t } => ("ping", None, t.map(|t| String::from_utf8_lossy(t).into_owned())),
     });
     assert_eq!(asked, expected);
@@ -255,6 +292,27 @@ fn check_replies(message: &Message<'_>) {
             let said = answer(&|out| reply::history(out, id, &page, [&b"1"[..], b"2"].into_iter()));
             assert_eq!((said.string("channel").as_str(), said.raw("id")), (channel, echoed));
             assert_eq!(said.raw("messages"), raw("[1,2]"));
+        }
+        Ok(Request::Presence { channel, after, .. }) => {
+            let place = Some(("k3x9", u64::MAX));
+            let page =
+                envelope::Presence { channel, place, total: 7, unlisted: 1, has_more: false };
+            let user = after.unwrap_or("ann");
+            let users = [(user, u32::MAX)].into_iter();
+            let said = answer(&|out| envelope::presence(out, id, &page, users.clone()));
+            assert_eq!((said.string("channel").as_str(), said.raw("id")), (channel, echoed));
+            let users = String::from_utf8(said.raw("users").expect("users")).expect("text");
+            let users: Vec<serde_json::Value> = serde_json::from_str(&users).expect("a list");
+            assert_eq!(users[0]["user"], user);
+            let event = envelope::presence_event("presence.join", [user].into_iter(), 7);
+            let event: serde_json::Value = serde_json::from_slice(&event).expect("an object");
+            assert_eq!(event["users"][0], user);
+        }
+        Ok(Request::PresenceStats { channel }) => {
+            let stats = envelope::PresenceStats { users: 7, ..Default::default() };
+            let said = answer(&|out| envelope::presence_stats(out, id, channel, &stats));
+            assert_eq!((said.string("channel").as_str(), said.raw("id")), (channel, echoed));
+            assert_eq!(said.raw("users"), raw("7"));
         }
         Ok(Request::Unsubscribe { channel }) => {
             let ack = answer(&|out| reply::ack(out, id, channel, 7, true));

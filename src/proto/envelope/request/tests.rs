@@ -238,6 +238,43 @@ fn a_client_may_say_how_often_it_wants_messages() {
 }
 
 #[test]
+fn a_client_may_ask_who_is_there_from_any_user_on() {
+    for (written, after, limit) in [
+        ("", None, None),
+        (r#","after":null,"limit":null"#, None, None),
+        (r#","after":"ann","limit":5"#, Some("ann"), Some(5)),
+        (r#","limit":99999999999,"after":"\u0061\"" "#, Some("a\""), Some(u32::MAX)),
+    ] {
+        check(
+            &format!(r#"{{"type":"presence","channel":"c"{written}}}"#),
+            None,
+            Ok(Request::Presence { channel: "c", after, limit }),
+        );
+    }
+    let text = r#"{"channel":"c","after":"\u0061","type":"pr\u0065sence","id":1}"#;
+    check(text, Some("1"), Ok(Request::Presence { channel: "c", after: Some("a"), limit: None }));
+    check(
+        r#"{"type":"presence_stats","id":2,"channel":"c"}"#,
+        Some("2"),
+        Ok(Request::PresenceStats { channel: "c" }),
+    );
+    let long = format!(r#""after":"{}""#, "u".repeat(385));
+    for (written, reject) in [
+        (r#""after":7"#, Reject::BadAfter),
+        (long.as_str(), Reject::BadAfter),
+        (r#""after":"\ud800""#, Reject::BadString),
+        (r#""after":"a","after":"a""#, Reject::DuplicateField(Field::After)),
+        (r#""limit":0"#, Reject::BadRange),
+    ] {
+        let text = format!(r#"{{"type":"presence","channel":"c",{written}}}"#);
+        assert_eq!(rejected(&text), reject, "{text}");
+    }
+    assert_eq!(rejected(r#"{"type":"presence"}"#), Reject::MissingField(Field::Channel));
+    // Others do not know `after`, so what it is there is nobody's business.
+    check(r#"{"type":"ping","after":"\ud800"}"#, None, Ok(Request::Ping { t: None }));
+}
+
+#[test]
 fn since_null_is_no_since() {
     check(
         r#"{"type":"subscribe","channel":"c","since":null}"#,
