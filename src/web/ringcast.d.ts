@@ -140,7 +140,46 @@ export interface History<Payload = unknown> extends Position {
   more: boolean;
 }
 
+export interface PresenceOptions {
+  /** Users behind this one in the order of names. */
+  after?: string;
+  /** The most users wanted; a page may hold fewer. */
+  limit?: number;
+}
+
+export interface Presence {
+  /** `connections` is 0 for who has just left and may come back. */
+  users: { user: string; connections: number }[];
+  /** How many users there are. */
+  total: number;
+  /** Connections that found no room on the list. */
+  unlisted: number;
+  /** Whether there are users behind these. */
+  more: boolean;
+  /** What comes in `presence:NAME` behind this has happened since; null where nothing is told. */
+  epoch: string | null;
+  seq: number | null;
+}
+
+export interface PresenceStats {
+  users: number;
+  /** Of users and of others. */
+  connections: number;
+  /** Of these, those that have not said whose they are. */
+  anonymous: number;
+  /** Of these, those that found no room on the list. */
+  unlisted: number;
+}
+
+/** The payload of a message of the channel `presence:NAME`. `total` users are there now. */
+export type PresenceEvent =
+  | { event: "presence.join" | "presence.leave"; users: string[]; total: number }
+  /** Too many to be told by name: ask for the list again. */
+  | { event: "presence.many"; joined: number; left: number; total: number };
+
 export interface Options {
+  /** What others are told that this client is called, where they may know who is there. */
+  user?: string;
   /** Channels to subscribe to at once, by name. */
   channels?: Record<string, Handlers<any>>;
   /** The class to use for WebSockets; null for none. Node before 22 has none of its own. */
@@ -182,7 +221,7 @@ export interface Options {
 /**
  * An answer of the server, or a failure to get one. `code` is stable: the server's, or
  * "not_connected", "connection_lost", "closed", "timeout", "content_too_large", "too_many_publishes",
- * "unsupported" (a pattern without a WebSocket) or "refused".
+ * "unsupported" (a pattern, or who is there, without a WebSocket) or "refused".
  */
 export declare class RingcastError extends Error {
   constructor(code: string, reason?: string);
@@ -225,6 +264,10 @@ export declare class Ringcast {
   publish(channel: string, payload: unknown, options?: PublishOptions): Promise<Published>;
   /** Asks for what the server keeps of a channel. */
   history<Payload = unknown>(channel: string, options?: HistoryOptions): Promise<History<Payload>>;
+  /** Asks who is in a channel, over WebSockets. */
+  presence(channel: string, options?: PresenceOptions): Promise<Presence>;
+  /** Asks how many are in a channel, over WebSockets. */
+  presenceStats(channel: string): Promise<PresenceStats>;
   /** Resolves with the milliseconds that a sign of life took. */
   ping(): Promise<number>;
 }

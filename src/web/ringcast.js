@@ -94,17 +94,17 @@ export class Ringcast {
   /**
    * @param {string|URL} url ws:// or wss://, ending in /ws; the other doors are its neighbours
    * @param {object} [options] any of the DEFAULTS; `channels`: { name: handlers } to subscribe
-   *   to at once; `WebSocket`: the class to use (Node before 22 has none of its own: pass `ws`'s,
+   *   to at once; `user`: what others are told that this client is called; `WebSocket`: the class to use (Node before 22 has none of its own: pass `ws`'s,
    *   or leave it to SSE); `start: false` to wait for connect().
    */
-  constructor(url, { channels = {}, WebSocket = globalThis.WebSocket, start = true, ...options } = {}) {
+  constructor(url, { channels = {}, user, WebSocket = globalThis.WebSocket, start = true, ...options } = {}) {
     this.#options = { ...DEFAULTS, ...options };
     for (const name of this.#options.transports) {
       if (!Object.hasOwn(LINKS, name)) throw new TypeError(`no transport is called ${name}`);
     }
     if (!WebSocket) this.#options.transports = this.#options.transports.filter((name) => name !== "websocket");
     if (this.#options.transports.length === 0) throw new TypeError("no WebSocket here: pass one as options.WebSocket");
-    this.#url = String(url);
+    this.#url = user === undefined ? String(url) : withUser(url, user);
     this.#WebSocket = WebSocket;
     for (const [name, handlers] of Object.entries(channels)) this.subscribe(name, handlers);
     if (start) this.connect();
@@ -281,6 +281,24 @@ export class Ringcast {
   async history(channel, { from, limit } = {}) {
     const { epoch, seq, messages, more } = await this.#request({ type: "history", channel, from, limit });
     return { epoch, seq, messages, more };
+  }
+
+  /**
+   * Asks who is in a channel: up to `limit` users behind the name `after`, or from the first one on.
+   * Resolves with { users: [{ user, connections }], total, unlisted, more, epoch, seq }; what comes in
+   * the channel `presence:NAME` behind number `seq` of `epoch` has happened since.
+   */
+  async presence(channel, { after, limit } = {}) {
+    const answer = await this.#request({ type: "presence", channel, after, limit });
+    const { users, total, unlisted = 0, more, epoch = null, seq = null } = answer;
+    return { users, total, unlisted, more, epoch, seq };
+  }
+
+  /** Asks how many are in a channel; resolves with { users, connections, anonymous, unlisted }. */
+  async presenceStats(channel) {
+    const answer = await this.#request({ type: "presence_stats", channel });
+    const { users, connections, anonymous, unlisted = 0 } = answer;
+    return { users, connections, anonymous, unlisted };
   }
 
   /** Asks the server for a sign of life; resolves with the milliseconds it took. */
@@ -512,6 +530,8 @@ export class Ringcast {
       case "ack":
       case "pong":
       case "history":
+      case "presence":
+      case "presence_stats":
         return this.#settle(message.id)?.resolve(message);
       case "error":
         return this.#refused(message.id, new RingcastError(message.code, message.reason));
@@ -869,6 +889,9 @@ class HttpLink {
         return this.#post();
       case "history":
         return this.#history(message).then(answer, fail);
+      case "presence":
+      case "presence_stats":
+        return queueMicrotask(() => this.host.failed(id, "unsupported", "who is there is told to a WebSocket"));
       case "ping":
         return this.#knock().then(() => answer({ type: "pong" }), fail);
     }
@@ -1210,6 +1233,13 @@ function elements(text, name) {
 /** Not randomUUID(): a page that came over plain HTTP has none. */
 function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** The address with which a client says what it is called, through whichever door. */
+function withUser(url, user) {
+  const address = new URL(url);
+  address.searchParams.set("user", user);
+  return String(address);
 }
 
 /** Whether a name stands for many channels. */

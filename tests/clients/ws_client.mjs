@@ -34,6 +34,9 @@ history = { messages = 50, age = "10m" }
 match = "own.once"
 history = { messages = 1000, age = "10m" }
 [[channel]]
+match = "own.room"
+presence = { grace = "300ms", events = "20ms" }
+[[channel]]
 match = "own.moves"
 history = { messages = 1000, age = "10m" }
 `,
@@ -291,6 +294,25 @@ await checks.run("the_own_client_recovers_what_is_kept_and_tells_the_rest", asyn
   assert.deepEqual((await keeper.history("own.kept")).messages.map(({ seq }) => seq), [10, 11, 12, 13, 14]);
   client.close();
   keeper.close();
+});
+
+await checks.run("the_own_client_says_who_it_is_and_is_told_who_comes_and_goes", async () => {
+  const told = [];
+  const observer = new Ringcast(server.url, { WebSocket });
+  observer.subscribe("presence:own.room", { onMessage: (payload) => told.push(payload) });
+  await until(() => observer.position("presence:own.room"), "the observer's place");
+  const tabs = [1, 2].map(() => new Ringcast(server.url, { WebSocket, user: "ann b", channels: { "own.room": {} } }));
+  await until(async () => (await observer.presenceStats("own.room")).connections === 2, "both tabs");
+  const { users, total, more, unlisted, epoch, seq } = await observer.presence("own.room", { limit: 1 });
+  assert.deepEqual([users, total, more, unlisted], [[{ user: "ann b", connections: 2 }], 1, false, 0]);
+  assert.deepEqual([typeof epoch, typeof seq], ["string", "number"]);
+  assert.deepEqual((await observer.presence("own.room", { after: "ann b" })).users, []);
+  for (const tab of tabs) tab.close();
+  await until(() => told.some(({ event }) => event === "presence.leave"), "the leave");
+  assert.deepEqual(told.at(-1), { event: "presence.leave", users: ["ann b"], total: 0 });
+  assert.ok(told.slice(0, -1).every(({ event }) => event === "presence.join"));
+  await assert.rejects(observer.presence("own.many.1"), { code: "no_presence" });
+  observer.close();
 });
 
 await checks.run("the_own_client_goes_on_in_every_channel_that_a_pattern_matches", async () => {

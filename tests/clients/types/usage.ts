@@ -2,7 +2,7 @@
 // lets nobody write what is marked as an error.
 
 import { Ringcast, RingcastError, SUBPROTOCOL } from "../../../src/web/ringcast.js";
-import type { Gap, History, Position, Subscribed, Transport } from "../../../src/web/ringcast.js";
+import type { Gap, History, Position, Presence, PresenceEvent, PresenceStats, Subscribed, Transport } from "../../../src/web/ringcast.js";
 
 interface Order {
   order: string;
@@ -13,6 +13,7 @@ const protocol: "ringcast.json.v1" = SUBPROTOCOL;
 
 const ringcast = new Ringcast(new URL("wss://edge.example/ws"), {
   transports: ["websocket", "sse"],
+  user: "ann",
   channels: { news: { onMessage: (payload: string) => payload.trim() } },
   retryDelayMinMs: 500,
   WebSocket: class {
@@ -52,6 +53,12 @@ const end: () => void = ringcast.on("error", (error) => error instanceof Ringcas
 async function use(): Promise<number> {
   const { seq, duplicate } = await ringcast.publish("orders", { order: "1" }, { retry: true, key: "1" });
   const { messages, more }: History<Order> = await ringcast.history<Order>("orders", { from: 1, limit: 5 });
+  const { users, epoch }: Presence = await ringcast.presence("room", { after: "ann", limit: 5 });
+  const { anonymous }: PresenceStats = await ringcast.presenceStats("room");
+  ringcast.subscribe<PresenceEvent>("presence:room", {
+    onMessage: (told) => (told.event === "presence.many" ? told.joined : told.users.length + anonymous),
+  });
+  users.map(({ user, connections }) => [user.length, connections, epoch]);
   const position: Position | null = ringcast.position("orders");
   if (position) ringcast.subscribe("again", { since: position });
   await ringcast.unsubscribe("orders");
