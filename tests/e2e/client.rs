@@ -86,6 +86,12 @@ impl Client {
         Self::open_with(server, None).await
     }
 
+    /// A client that says who it is.
+    pub async fn open_as(server: &Server, user: &str) -> Self {
+        let url = format!("{}?user={user}", server.url());
+        Self::try_open_at(server, &url, None).await.expect("the handshake succeeds")
+    }
+
     /// With a small receive buffer, a client that stops reading is noticed soon.
     pub async fn open_with(server: &Server, receive_buffer_bytes: Option<u32>) -> Self {
         Self::try_open(server, receive_buffer_bytes).await.expect("the handshake succeeds")
@@ -95,6 +101,14 @@ impl Client {
         server: &Server,
         receive_buffer_bytes: Option<u32>,
     ) -> Result<Self, Error> {
+        Self::try_open_at(server, &server.url(), receive_buffer_bytes).await
+    }
+
+    async fn try_open_at(
+        server: &Server,
+        url: &str,
+        receive_buffer_bytes: Option<u32>,
+    ) -> Result<Self, Error> {
         let socket = TcpSocket::new_v4()?;
         if let Some(bytes) = receive_buffer_bytes {
             socket.set_recv_buffer_size(bytes)?;
@@ -102,7 +116,7 @@ impl Client {
         let stream =
             timeout(patience(PATIENCE), socket.connect(server.address)).await.expect("connects")?;
         stream.set_nodelay(true)?;
-        let mut request = server.url().into_client_request()?;
+        let mut request = url.into_client_request()?;
         let protocol = HeaderValue::from_static("ringcast.json.v1");
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
         let config = WebSocketConfig::default().read_buffer_size(4096);

@@ -1,7 +1,7 @@
 //! End to end: a real `ringcast` child process, real sockets, a client library nobody here wrote
 //! (`tokio-tungstenite`), and bare TCP where a well-behaved client would not do.
 //!
-//! Every claim of [`messages`], [`dialects`], [`overflow`], [`patterns`], [`protocol`],
+//! Every claim of [`messages`], [`dialects`], [`overflow`], [`patterns`], [`presence`], [`protocol`],
 //! [`compression`], [`conflation`], [`http`], [`publish`], [`listen`], [`moving`], [`life`], [`resume`], [`stale`]
 //! and [`shutdown`] runs on both drivers with one shard and with two; [`forbidden`] runs the same
 //! claims about messages with io_uring taken away. `cargo test --test e2e -- uring_2` picks one column.
@@ -27,6 +27,7 @@ mod messages;
 mod moving;
 mod overflow;
 mod patterns;
+mod presence;
 mod protocol;
 mod publish;
 mod resume;
