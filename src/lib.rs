@@ -31,6 +31,14 @@
 //!
 //! A pattern becomes ordinary subscriptions when a channel begins; a message meets no pattern.
 //!
+//! ## The journey of somebody who comes and goes
+//!
+//! ```text
+//! subscribe --> hub.presence: ann +1 --letter--> home: list --grace, interval--> message to presence:room
+//! ```
+//!
+//! The list is asked for with a request; who comes and goes is told by messages like any others.
+//!
 //! ## The layers, bottom up
 //!
 //! | layer | modules | knows |
