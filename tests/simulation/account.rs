@@ -8,6 +8,7 @@ use simd_json::prelude::*;
 use crate::ledger::{self, Ledger};
 use crate::listener::Listening;
 use crate::reached::{Reached, Situation};
+use crate::roll::{Event, PREFIX, Page, Rolls};
 
 /// What a peer has asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub enum Ask {
     Watch(String),
     Unwatch(String),
     Publish(usize),
+    /// Who is there, and how many.
+    Roll(Page),
+    Stats(String),
     Ping,
     /// Something that is answered with this error.
     Nonsense(&'static str),
@@ -95,6 +99,8 @@ struct Following {
     after_loss: bool,
     /// Where it gets the newest messages only.
     conflated: Option<Conflated>,
+    /// Since when it has known that it is subscribed itself, if it is.
+    direct_since: Option<u64>,
 }
 
 /// What somebody knows of a channel that is conflated.
@@ -154,7 +160,8 @@ impl Conflated {
 
 impl Following {
     fn new(epoch: &str, last: u64, conflated: Option<Conflated>) -> Self {
-        Self { epoch: epoch.into(), last, after_gap: false, after_loss: false, conflated }
+        let (after_gap, after_loss, direct_since) = (false, false, None);
+        Self { epoch: epoch.into(), last, after_gap, after_loss, conflated, direct_since }
     }
 
     /// How often it gets messages of a key.
@@ -195,6 +202,11 @@ pub struct Account {
     pub left_at: u64,
     /// How old messages may be then, in channels that are conflated and in others.
     pub max_ages_ms: [Option<u64>; 2],
+    /// Who it says that it is, and for how long that is not told to have left, in microseconds.
+    pub user: Option<String>,
+    pub grace_us: Option<u64>,
+    /// What it knows of who is where.
+    pub rolls: Rolls,
 }
 
 impl Account {
@@ -210,6 +222,7 @@ impl Account {
         last: u64,
         conflated: Option<Conflated>,
     ) {
+        self.rolls.follow(channel, epoch, last);
         let following = Following::new(epoch, last, conflated);
         let interval_ms = following.interval_ms();
         if let Some(before) = self.following.insert(channel.to_owned(), following) {
@@ -357,6 +370,20 @@ impl Account {
         self.patterns.keys()
     }
 
+    /// Whether it is subscribed to `channel` by itself, and has not asked for the end of that.
+    pub fn is_member(&self, channel: &str) -> bool {
+        let is_leaving = |ask: &Ask| matches!(ask, Ask::Unsubscribe(asked) if asked == channel);
+        self.following.contains_key(channel)
+            && !self.matched.contains_key(channel)
+            && !self.asked.values().any(is_leaving)
+    }
+
+    /// Whether it waits for a list, or a page of it.
+    pub fn is_calling_roll(&self, channel: &str) -> bool {
+        let is_it = |ask: &Ask| matches!(ask, Ask::Roll(page) if page.channel == channel);
+        self.asked.values().any(is_it)
+    }
+
     /// It has `pattern` no more, nor the channels that were told with it.
     fn let_go(&mut self, pattern: &str, ledger: &Ledger, reached: &mut Reached) {
         let told = self.matched.iter().filter(|(_, by)| *by == pattern);
@@ -364,6 +391,7 @@ impl Account {
         for channel in told {
             self.matched.remove(&channel);
             let Following { epoch, last, .. } = self.following.remove(&channel).expect("told");
+            self.rolls.leave(&channel);
             if ledger.last(&channel).is_some_and(|(_, newest)| newest > last) {
                 reached.count(Situation::PatternLeftAmidBacklog);
             }
@@ -508,6 +536,21 @@ impl Account {
                 }
                 self.ack(number("id"), string("channel"), number("seq"), now, ledger, reached);
             }
+            "presence" => {
+                let Some(Ask::Roll(page)) = self.asked.remove(&number("id")) else {
+                    panic!("nobody asked: {text}");
+                };
+                assert_eq!(page.channel, string("channel"), "{text}");
+                self.rolls.answered(&page, &said, reached);
+            }
+            "presence_stats" => {
+                let ask = self.asked.remove(&number("id"));
+                assert_eq!(ask, Some(Ask::Stats(string("channel").to_owned())), "{text}");
+                let unlisted = said.get_u64("unlisted").unwrap_or_default();
+                let others = number("anonymous") + unlisted;
+                assert!(number("connections") >= others, "{text}");
+                reached.count(Situation::StatsAnswered);
+            }
             "pong" => {
                 let ask = self.asked.remove(&number("id"));
                 assert_eq!(ask, Some(Ask::Ping), "{text}");
@@ -526,7 +569,11 @@ impl Account {
                         "too_many_channels",
                         "channels_exhausted",
                         "too_many_requests",
+                        // Where nobody is told who comes and goes.
+                        "no_presence",
                     ],
+                    Ask::Roll(_) => &["channels_exhausted"],
+                    Ask::Stats(_) => &[],
                     Ask::Unsubscribe(_) | Ask::Unwatch(_) => {
                         &["not_subscribed", "too_many_requests"]
                     }
@@ -607,6 +654,7 @@ impl Account {
                     answered.is_none_or(|at| ledger.was_numbered_by(channel, epoch, seq, *at)),
                     "{channel} begins behind {seq}, which was published after {pattern} was answered"
                 );
+                self.rolls.follow(channel, epoch, seq);
                 self.following.insert(channel.to_owned(), following);
             }
         }
@@ -627,6 +675,7 @@ impl Account {
             Some(Ask::Unsubscribe(asked)) => {
                 assert_eq!(asked, channel, "an ack names the channel that was asked for");
                 let following = self.following.remove(channel).expect("it was subscribed");
+                self.rolls.leave(channel);
                 assert!(!self.matched.contains_key(channel), "{channel} was not asked for");
                 assert_eq!(seq, following.last, "an unsubscribe tells the last message sent");
                 if ledger.last(channel).is_some_and(|(_, last)| last > seq) {
@@ -659,22 +708,56 @@ impl Account {
             reached.count(Situation::MessageAfterGap);
         }
         let epoch = following.epoch.clone();
+        let direct_since = following.direct_since.get_or_insert(now);
+        if self.matched.contains_key(channel) {
+            following.direct_since = None;
+        } else if let (Some(user), Some(grace_us)) = (&self.user, self.grace_us) {
+            // It was there when that got its number, and must not be told to have left soon after.
+            let numbered = ledger.numbered_at(channel, &epoch, seq);
+            if numbered > *direct_since && !channel.starts_with(PREFIX) {
+                ledger.was_there(channel, user, numbered, grace_us);
+            }
+        }
+        if let Some(of) = channel.strip_prefix(PREFIX) {
+            let event = Event::read(payload);
+            if let (Event::Left(users), Some(grace_us)) = (&event, self.grace_us) {
+                let numbered = ledger.numbered_at(channel, &epoch, seq);
+                for user in users {
+                    ledger.was_told_to_leave(of, user, numbered, grace_us);
+                }
+            }
+            self.rolls.hear(channel, seq, event);
+            reached.count(Situation::SomebodyTold);
+            return self.check_time(channel, &epoch, seq, ledger, reached);
+        }
         let publication = ledger.delivered(channel, &epoch, seq, payload);
         if let Some(conflated) = &mut following.conflated {
             let key = ledger::key(publication).filter(|_| self.has_keys);
             conflated.hear(key, seq, now, self.is_strict);
             reached.add(Situation::OthersCovered, u64::from(from < seq));
         }
+        self.check_time(channel, &epoch, seq, ledger, reached);
+    }
+
+    /// A message is not too old, and not ahead of what was asked for before it.
+    fn check_time(
+        &self,
+        channel: &str,
+        epoch: &str,
+        seq: u64,
+        ledger: &Ledger,
+        reached: &mut Reached,
+    ) {
         let max_age = self.max_ages_ms[usize::from(!channel.starts_with("flow"))];
         if let Some(max_age) = max_age {
-            let published = ledger.numbered_at(channel, &epoch, seq);
+            let published = ledger.numbered_at(channel, epoch, seq);
             let age = (self.left_at / 1_000).saturating_sub(published / 1_000);
             assert!(age <= max_age, "{channel} {seq} was {age} ms old when it left");
         }
         let unanswered = self.pings.front().and_then(|(_, _, heard)| *heard);
         if let Some(heard) = unanswered {
             assert!(
-                ledger.was_numbered_by(channel, &epoch, seq, heard),
+                ledger.was_numbered_by(channel, epoch, seq, heard),
                 "{channel} {seq} overtook the answer to a ping that was heard before it was published"
             );
             reached.count(Situation::PingUnansweredAmidMessages);
@@ -687,6 +770,9 @@ impl Account {
         assert_eq!(from, following.last + 1, "{channel}: a gap begins where the last one ended");
         assert!(to >= from, "a gap has a length");
         following.last = to;
+        if channel.starts_with(PREFIX) {
+            self.rolls.hear(channel, to, Event::Unknown);
+        }
         if let Some(conflated) = &mut following.conflated {
             conflated.gaps.push((from, to));
             reached.count(Situation::GapWhereConflated);

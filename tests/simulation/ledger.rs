@@ -1,6 +1,9 @@
 //! What is true in a world: every message that was ever published, and what was said of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What the server's clock leaves out, twice.
+const CLOCK_US: u64 = 2_000;
 
 /// Everything that was published, over all lives of all channels.
 #[derive(Debug, Default)]
@@ -11,6 +14,8 @@ pub struct Ledger {
     numberings: BTreeMap<(String, String), Numbering>,
     /// How far each channel's present numbering has come, by what its home says.
     homes: BTreeMap<String, (String, u64)>,
+    /// By channel and user: when it was surely there, and when it was told to have left.
+    presence: BTreeMap<(String, String), (BTreeSet<u64>, BTreeSet<u64>)>,
 }
 
 /// One life of a channel.
@@ -230,6 +235,26 @@ impl Ledger {
             _ => None,
         });
         acked.max()
+    }
+
+    /// `user` was in `channel` at the time `at`, so it may come back for so long.
+    pub fn was_there(&mut self, channel: &str, user: &str, at: u64, grace_us: u64) {
+        let (there, left) = self.presence_of(channel, user);
+        there.insert(at);
+        let told = left.range(at..).next().filter(|told| **told + CLOCK_US < at + grace_us);
+        assert_eq!(told, None, "{user} was in {channel} at {at}, and was soon told to have left");
+    }
+
+    /// It was told at the time `at` that `user` had left `channel`.
+    pub fn was_told_to_leave(&mut self, channel: &str, user: &str, at: u64, grace_us: u64) {
+        let (there, left) = self.presence_of(channel, user);
+        left.insert(at);
+        let known = there.range(..=at).next_back().filter(|seen| at + CLOCK_US < **seen + grace_us);
+        assert_eq!(known, None, "{user} was told at {at} to have left {channel}, and was there");
+    }
+
+    fn presence_of(&mut self, channel: &str, user: &str) -> &mut (BTreeSet<u64>, BTreeSet<u64>) {
+        self.presence.entry((channel.to_owned(), user.to_owned())).or_default()
     }
 
     /// Checks what can be seen only from the end.

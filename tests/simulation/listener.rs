@@ -45,10 +45,10 @@ impl Listening {
         self.is_stream && !self.is_accused
     }
 
-    /// The request.
-    pub fn request(&self, random: &mut fastrand::Rng) -> String {
-        let names: Vec<_> =
-            self.channels.iter().map(|(name, _)| format!("channel={name}")).collect();
+    /// The request; some say who they are.
+    pub fn request(&self, random: &mut fastrand::Rng, user: Option<&str>) -> String {
+        let names = self.channels.iter().map(|(name, _)| format!("channel={name}"));
+        let names: Vec<_> = names.chain(user.map(|user| format!("user={user}"))).collect();
         let cursors: Vec<_> = self.channels.iter().map(|(_, since)| cursor(since)).collect();
         let (query, cursors) = (names.join("&"), cursors.join(","));
         if !self.is_stream {

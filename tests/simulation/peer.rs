@@ -10,6 +10,7 @@ use crate::listener::Listening;
 use crate::plan::Plan;
 use crate::reached::{Reached, Situation};
 use crate::reader::{Cut, Read, Reader};
+use crate::roll::{PREFIX, Page};
 use crate::speech::{self, Deflate};
 
 /// What everybody can see and touch.
@@ -67,6 +68,8 @@ struct Life {
     /// How it compresses, if that was agreed on.
     deflate: Option<Deflate>,
     account: Account,
+    /// Who it says that it is.
+    user: Option<String>,
     /// What it listens to over HTTP.
     listening: Option<Listening>,
     /// Said and not sent yet.
@@ -210,6 +213,24 @@ impl Peer {
         }
     }
 
+    /// Where it is, if it is well, and as whom.
+    pub fn presence(&self) -> impl Iterator<Item = (&String, Option<&str>)> {
+        let life = self.life.as_ref().filter(|_| self.is_well());
+        life.into_iter().flat_map(|life| {
+            let channels = life.account.channels().filter(|it| life.account.is_member(it));
+            channels.map(|channel| (channel, life.user.as_deref()))
+        })
+    }
+
+    /// Who is in `channel` by what it was told, if it was told all; `listed` are.
+    pub fn check_roll(&self, channel: &str, listed: &BTreeSet<String>, reached: &mut Reached) {
+        let Some(life) = self.life.as_ref().filter(|_| self.is_well()) else { return };
+        if let Some(known) = life.account.rolls.fold(channel) {
+            assert_eq!(known, *listed, "peer {} knows who is in {channel}", self.number);
+            reached.count(Situation::RollFolded);
+        }
+    }
+
     /// Everything heals: it reads, says things whole, and lets go of what is beyond repair.
     pub fn heal(&mut self, scene: &mut Scene<'_>) {
         self.rest_until = 0;
@@ -268,6 +289,8 @@ impl Peer {
         life.account.is_strict = scene.draining.is_none() && scene.plan.has_plenty();
         life.account.has_keys = scene.plan.has_keys();
         life.account.max_ages_ms = scene.plan.max_ages_ms();
+        life.account.grace_us = scene.plan.grace_us();
+        life.account.user.clone_from(&life.user);
         let view = scene.network.view(life.link);
         let bytes = match life.reading {
             Reading::Eager => usize::MAX,
@@ -468,9 +491,15 @@ impl Peer {
         life.read_at = scene.now;
         life.account.remember(std::mem::take(&mut self.positions));
         life.is_deaf = random.u16(..1000) < habits.deaf;
+        if scene.plan.presence().is_some() {
+            // Few names, so that some have several connections.
+            life.user =
+                Some(random.u8(..10)).filter(|user| *user < 8).map(|user| format!("u{user}"));
+        }
+        let user = life.user.clone();
         if random.u16(..1000) < habits.listen {
             let listening = Listening::choose(random, &scene.plan.channels, &life.account);
-            life.say(listening.request(random).as_bytes());
+            life.say(listening.request(random, user.as_deref()).as_bytes());
             (life.stage, life.listening) = (Stage::Listening, Some(listening));
         } else if random.u16(..1000) < habits.plain_http {
             if random.bool() {
@@ -485,7 +514,7 @@ impl Peer {
                 _ => b"nonsense\r\n\r\n",
             });
         } else {
-            let upgrade = speech::upgrade(random);
+            let upgrade = speech::upgrade(random, user.as_deref());
             let is_slow = random.u16(..1000) < habits.slow_handshake;
             let said = if is_slow { random.usize(..upgrade.len()) } else { upgrade.len() };
             life.say(&upgrade[..said]);
@@ -552,6 +581,7 @@ impl Peer {
             habits.misunderstand,
             habits.watch,
             habits.unwatch,
+            habits.call_roll,
             habits.close + habits.finish + habits.reset + habits.vanish,
         ];
         // Somebody whose words are not taken does not go on talking for ever.
@@ -567,7 +597,10 @@ impl Peer {
         let channel = random.choice(&scene.plan.channels).expect("there is one").clone();
         *scene.next_id += 1;
         let id = *scene.next_id;
-        match act.expect("one of them") {
+        let act = act.expect("one of them");
+        let is_observing = act == 0 && habits.observe > 0 && random.u16(..1000) < habits.observe;
+        let channel = if is_observing { format!("{PREFIX}{channel}") } else { channel };
+        match act {
             0 if random.u16(..1000) < habits.resume => life.resume(random, id, &channel),
             0 => {
                 let conflate = Self::asked_interval(random, &channel, scene.reached);
@@ -637,6 +670,12 @@ impl Peer {
                     format!(r#"{{"type":"unsubscribe","id":{id},"channel":"{pattern}"}}"#)
                 });
             }
+            13 if random.u8(..4) == 0 => {
+                life.ask(random, id, Ask::Stats(channel.clone()), || {
+                    format!(r#"{{"type":"presence_stats","id":{id},"channel":"{channel}"}}"#)
+                });
+            }
+            13 => life.call_roll(random, id, &channel),
             _ => self.leave_somehow(scene),
         }
     }
@@ -804,6 +843,7 @@ impl Life {
             reader: Reader::default(),
             deflate: None,
             account: Account::default(),
+            user: None,
             listening: None,
             outgoing: VecDeque::new(),
             said: 0,
@@ -904,6 +944,22 @@ impl Life {
         self.ask(random, id, Ask::Resume(channel.to_owned(), since), || {
             format!(r#"{{"type":"subscribe","id":{id},"channel":"{channel}","since":{written}}}"#)
         });
+    }
+
+    /// Asks for a list, or for the next page of one.
+    fn call_roll(&mut self, random: &mut fastrand::Rng, id: u64, channel: &str) {
+        if self.account.is_calling_roll(channel) {
+            return;
+        }
+        let member = self.user.clone().filter(|_| self.account.is_member(channel));
+        let (channel, limit) = (channel.to_owned(), random.u64(1..10));
+        let after = self.account.rolls.next_page(&channel);
+        let behind =
+            after.as_ref().map_or_else(String::new, |after| format!(r#","after":"{after}""#));
+        let text = format!(
+            r#"{{"type":"presence","id":{id},"channel":"{channel}","limit":{limit}{behind}}}"#
+        );
+        self.ask(random, id, Ask::Roll(Page { channel, after, limit, member }), || text);
     }
 
     /// Says again what it has no answer to.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringcast::conn;
 use ringcast::hub::{
-    self, Capacity, ChannelRule, Conflate, KeyWindow, Overflow, Retention, Rule, Rules,
+    self, Capacity, ChannelRule, Conflate, KeyWindow, Overflow, Presence, Retention, Rule, Rules,
 };
 use ringcast::io::sim::{Faults, Line};
 use ringcast::proto::http::Cors;
@@ -116,6 +116,10 @@ pub struct Habits {
     /// Subscribing to patterns, and leaving them.
     pub watch: u32,
     pub unwatch: u32,
+    /// Asking who is there.
+    pub call_roll: u32,
+    /// Where it is told who comes and goes, in thousandths of subscribes.
+    pub observe: u16,
     pub close: u32,
     pub finish: u32,
     pub reset: u32,
@@ -233,7 +237,52 @@ impl Plan {
             6 => plan.into_market(&mut draw),
             _ => plan,
         };
-        plan.with_watchers(&mut draw)
+        plan.with_watchers(&mut draw).with_presence(&mut draw)
+    }
+
+    /// In some worlds it is known who is where.
+    fn with_presence(mut self, draw: &mut Draw) -> Self {
+        if !draw.one_in(3) {
+            return self;
+        }
+        let presence = Presence {
+            grace: Some(if draw.one_in(6) { Duration::ZERO } else { draw.millis(20, 5_000) }),
+            events: (!draw.one_in(8)).then(|| draw.millis(10, 2_000)),
+            users_max: if draw.one_in(5) { draw.0.u32(1..4) } else { 1_000 },
+        };
+        let rules = &mut self.settings.hub.rules;
+        for rule in rules.rules.iter_mut().map(|rule| &mut rule.rule).chain([&mut rules.default]) {
+            rule.presence = presence;
+        }
+        let habits = &mut self.habits;
+        (habits.call_roll, habits.observe) = (draw.0.u32(1..10), draw.0.u16(100..600));
+        if draw.0.bool() {
+            // People come and go all the time, and less is said.
+            habits.publish = habits.publish.min(4);
+            habits.subscribe = habits.subscribe.max(10);
+            habits.away_us_max = habits.away_us_max.min(draw.scale(10_000, 3_000_000));
+            self.settings.hub.channels_max = 1_000;
+        }
+        if draw.one_in(3) {
+            // What one shard is told it knows at once.
+            (self.shards, self.settings.hub.shards) = (1, 1);
+        }
+        self
+    }
+
+    /// What is known of who is where, if that is known.
+    pub fn presence(&self) -> Option<Presence> {
+        let presence = self.settings.hub.rules.default.presence;
+        presence.grace.map(|_| presence)
+    }
+
+    /// How long a user is there at least behind what shows that it was, in microseconds: where nothing
+    /// can be on its way between shards, and every connection finds room on the list.
+    pub fn grace_us(&self) -> Option<u64> {
+        let presence = self.presence()?;
+        let has_room = presence.users_max >= 1_000 && !self.is_short_of_memory();
+        let grace = presence.grace.filter(|_| has_room && self.shards == 1)?;
+        Some(grace.as_micros() as u64)
     }
 
     /// In some worlds people subscribe to patterns, and in some of these to little else.
@@ -499,6 +548,8 @@ fn habits(draw: &mut Draw) -> Habits {
         misunderstand: draw.perhaps(4),
         watch: 0,
         unwatch: 0,
+        call_roll: 0,
+        observe: 0,
         close: leave(draw, 3),
         finish: leave(draw, 2),
         reset: leave(draw, 3),

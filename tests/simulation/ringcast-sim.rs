@@ -8,7 +8,7 @@
 //! it. `mutants.toml` lists deliberate bugs that the worlds have to find (`tests/mutants`).
 //!
 //! Reading order: `plan` (what a seed decides), `world` (time and phases), `peer` (people), `account`
-//! and `ledger` (what must hold), `reached` (where the worlds have been), `reader` and `speech`
+//! and `ledger` (what must hold, with `roll` of who is where), `reached` (where the worlds have been), `reader` and `speech`
 //! (the protocol, written down a second time).
 
 #![expect(unreachable_pub, reason = "in a binary everything is, and `pub` reads better")]
@@ -21,6 +21,7 @@ mod plan;
 mod reached;
 mod reader;
 mod report;
+mod roll;
 mod speech;
 mod world;
 

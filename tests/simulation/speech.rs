@@ -86,8 +86,8 @@ impl Deflate {
     }
 }
 
-/// The request that becomes a WebSocket.
-pub fn upgrade(random: &mut fastrand::Rng) -> Vec<u8> {
+/// The request that becomes a WebSocket; some say who they are.
+pub fn upgrade(random: &mut fastrand::Rng, user: Option<&str>) -> Vec<u8> {
     let offer = match random.u8(..6) {
         0 => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
         1 => {
@@ -98,8 +98,9 @@ pub fn upgrade(random: &mut fastrand::Rng) -> Vec<u8> {
         _ => "",
     };
     let protocol = if random.bool() { "Sec-WebSocket-Protocol: ringcast.json.v1\r\n" } else { "" };
+    let query = user.map_or_else(String::new, |user| format!("?user={user}"));
     format!(
-        "GET /ws HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{protocol}{offer}\
+        "GET /ws{query} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{protocol}{offer}\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     .into_bytes()

@@ -1,6 +1,6 @@
 //! One world: shards on a simulated network, people, weather, and what must hold at every moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,6 +233,7 @@ impl World {
         // With several channels, the oldest of all of them give way; for want of memory, all do.
         let is_plain = self.plan.channels.len() == 1
             && !self.plan.is_short_of_memory()
+            && self.plan.presence().is_none()
             && self.plan.max_ages_ms() == [None; 2];
         if is_plain && self.plan.channels[0].starts_with("old") {
             for peer in &self.peers {
@@ -241,6 +242,49 @@ impl World {
         }
         self.for_each_peer(|peer, scene| peer.check_newest_of_keys(scene));
         self.check_losses();
+        self.check_presence();
+    }
+
+    /// Lists say who is there, and whoever has read one and heard who came and went knows it.
+    fn check_presence(&mut self) {
+        let Some(presence) = self.plan.presence() else { return };
+        let ends = self.plan.settings.conn.idle_timeout.is_some();
+        if ends || self.plan.is_short_of_memory() {
+            return;
+        }
+        let wait = presence.grace.unwrap_or_default() + presence.events.unwrap_or_default() * 2;
+        self.run_until(self.now + wait.as_micros() as u64 + SECOND);
+        self.get_even();
+        for channel in self.plan.channels.clone() {
+            let mut there: BTreeMap<&str, u64> = BTreeMap::new();
+            let mut nameless = 0;
+            let everybody = self.peers.iter().flat_map(Peer::presence);
+            for (_, user) in everybody.filter(|(known, _)| **known == channel) {
+                match user {
+                    Some(user) => *there.entry(user).or_default() += 1,
+                    None => nameless += 1,
+                }
+            }
+            let hubs = self.turns.iter().flatten().map(|turn| turn.shard.hub());
+            let lists = hubs.map(|hub| hub.members(&channel));
+            let list = lists.max_by_key(|(users, anonymous, unlisted)| {
+                users.len() as u64 + anonymous + unlisted
+            });
+            let (users, anonymous, unlisted) = list.expect("there is a shard");
+            assert_eq!(anonymous, nameless, "those without a name in {channel}");
+            let listed: u64 = users.iter().map(|(_, count)| u64::from(*count)).sum();
+            assert_eq!(listed + unlisted, there.values().sum::<u64>(), "connections in {channel}");
+            for (user, count) in &users {
+                let known = there.get(user).copied().unwrap_or_default();
+                assert!(u64::from(*count) <= known, "{user} has {known} connections in {channel}");
+                assert!(*count > 0, "{user} has left {channel} for good");
+            }
+            assert!(unlisted == 0 || presence.users_max < 1_000, "there is room for all");
+            let listed: BTreeSet<String> = users.iter().map(|(user, _)| (*user).into()).collect();
+            for peer in &self.peers {
+                peer.check_roll(&channel, &listed, &mut self.reached);
+            }
+        }
     }
 
     /// The connections of those who mean well.
@@ -287,6 +331,7 @@ impl World {
             let hub = turn.shard.hub();
             assert_eq!((hub.segments_bytes(), hub.replies_bytes()), (0, 0), "all memory is back");
             assert_eq!((hub.keys_bytes(), hub.patterns_bytes()), (0, 0), "all memory is back");
+            assert_eq!(hub.presence_bytes(), 0, "all memory is back");
         }
         assert_eq!(self.admission.connections(), 0, "who has left does not count");
         self.check_ends();
@@ -563,6 +608,9 @@ impl World {
             (Situation::PatternSearching, hub.patterns_searching),
             (Situation::MatchedAndAsked, hub.matched_and_asked),
             (Situation::WatcherUnnamed, hub.unnamed),
+            (Situation::UserLeaving, hub.users_leaving),
+            (Situation::MembersUntold, hub.members_untold),
+            (Situation::ConnectionUnlisted, hub.connections_unlisted),
             (Situation::PartialReceive, audit.holding),
             (Situation::WindowKept, audit.windows),
         ] {
