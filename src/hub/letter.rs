@@ -330,6 +330,12 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Whether the same would be refused whenever it is asked for.
+    #[must_use]
+    pub const fn is_lasting(self) -> bool {
+        matches!(self, Self::NoPresence | Self::Reserved)
+    }
+
     /// The stable `code` of the error message.
     #[must_use]
     pub const fn code(self) -> &'static str {

@@ -81,6 +81,7 @@ impl Listening {
         let (code, reason) = match said {
             Some((close::SLOW_CONSUMER, reason)) => ("slow_consumer", reason),
             Some((close::TRY_AGAIN_LATER, reason)) => ("try_again_later", reason),
+            Some((close::POLICY_VIOLATION, reason)) => ("refused", reason),
             _ => return,
         };
         let mut object = Vec::new();

@@ -8,6 +8,7 @@ use crate::conn::EndReason;
 use crate::hub::{ClientId, Failure, Settled};
 use crate::io::{Driver, SLICES_PER_SEND_MAX, Send, Sent};
 use crate::limits::SENDS_PER_SUBMISSION_MAX;
+use crate::proto::http;
 use crate::proto::ws::close;
 use crate::time::Time;
 
@@ -153,6 +154,12 @@ impl<D: Driver> Shard<D> {
     fn close_for(&mut self, now: Time, client: ClientId, failure: Failure) {
         let Some(connection) = self.conns.get(client) else { return };
         if connection.conn.is_poll() {
+            if let Failure::Refused(refusal) = failure
+                && refusal.is_lasting()
+            {
+                let answer = http::Refusal::BadRequest(refusal.reason());
+                return self.turn_away(now, client, answer, EndReason::Refused);
+            }
             let reason = match failure {
                 Failure::Overflow | Failure::Lost { .. } => EndReason::SlowConsumer,
                 Failure::Refused(_) => EndReason::Refused,
@@ -177,7 +184,11 @@ impl<D: Driver> Shard<D> {
             Failure::Retired => self.say_goodbye(now, client),
             Failure::Refused(refusal) => {
                 let why = (EndReason::Refused, refusal.reason());
-                self.close(now, client, close::TRY_AGAIN_LATER, why);
+                let code = match refusal.is_lasting() {
+                    true => close::POLICY_VIOLATION,
+                    false => close::TRY_AGAIN_LATER,
+                };
+                self.close(now, client, code, why);
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::proto::http::Refusal;
 use crate::proto::ws::close;
 use crate::proto::ws::frame::{Opcode, write_masked};
 
+mod presence;
 mod publish;
 
 const SOCKET: SocketId = Key::new(0, 0);
@@ -147,6 +148,15 @@ impl One {
     }
 
     fn with_room(memory_bytes_max: usize, shards: u16, room: MailboxRoom) -> Self {
+        Self::with_rules(memory_bytes_max, shards, room, Vec::new())
+    }
+
+    fn with_rules(
+        memory_bytes_max: usize,
+        shards: u16,
+        room: MailboxRoom,
+        rules: Vec<hub::ChannelRule>,
+    ) -> Self {
         let settings = Settings {
             conn: conn::Settings {
                 message_bytes_max: 1_000,
@@ -173,7 +183,7 @@ impl One {
                 channels_max: 100,
                 compression_level: 2,
                 memory_bytes_max,
-                rules: Rules { rules: Vec::new(), default: Rule::default() },
+                rules: Rules { rules, default: Rule::default() },
             },
             drain_window: Duration::from_secs(30),
             held_bytes_max: 1 << 20,

@@ -303,6 +303,13 @@ pub async fn what_is_no_user_and_what_has_no_presence_is_refused(setup: Setup) {
             assert_eq!(answer.status, 400, "{target}: {}", answer.body);
         }
     }
+    let poll = get(server.address, "/poll?channel=presence:other").await.expect("an answer");
+    assert_eq!(poll.status, 400, "{}", poll.body);
+    let mut stream = Stream::open(&server, "channel=presence:other").await;
+    assert_eq!(stream.hear_kind("error").await.str("code"), "refused");
+    assert!(stream.next().await.is_none(), "it ends");
+    let mut raw = Peer::open(&server, "/raw/presence:other", "").await;
+    assert_eq!(raw.closed().await.0, 1008);
     let mut client = Client::open(&server).await;
     for (request, code) in [
         (r#""type":"presence","channel":"other""#, "no_presence"),
