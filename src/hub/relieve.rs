@@ -1,10 +1,10 @@
 //! At the memory ceiling the worst offenders give way.
 //!
-//! All that a hub holds between ticks waits in outboxes or is history (keys, patterns, lists
-//! of users, and what waits to be conflated, have bounds of their own), so as long as somebody gives way the hub gets below its
-//! ceiling. Who holds the most is worked out only when the ceiling is passed, and giving way goes on
-//! until a tenth is free again: the price of looking at everybody is paid once for each tenth of the
-//! memory that is filled.
+//! All that a hub holds between ticks waits in outboxes or is history (keys, patterns, lists of users,
+//! and what waits to be conflated, have bounds of their own), so as long as somebody gives way the hub
+//! gets below its ceiling. Who holds the most is worked out only when the ceiling is passed, and giving
+//! way goes on until a tenth is free again: the price of looking at everybody is paid once for each
+//! tenth of the memory that is filled.
 
 use super::{ClientId, GapReason, Hub, TopicId};
 
