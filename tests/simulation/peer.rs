@@ -261,7 +261,7 @@ impl Peer {
             return;
         }
         life.let_go(&mut self.random, scene.next_id);
-        if habits.read_slowly > 0 && self.random.bool() {
+        if self.random.bool() {
             life.reading = Reading::Slow { bytes: self.random.usize(1..200) };
         }
         for channel in &scene.plan.channels {

@@ -263,9 +263,35 @@ impl Plan {
             habits.away_us_max = habits.away_us_max.min(draw.scale(10_000, 3_000_000));
             self.settings.hub.channels_max = 1_000;
         }
-        if draw.one_in(3) {
-            // What one shard is told it knows at once.
-            (self.shards, self.settings.hub.shards) = (1, 1);
+        match draw.0.u32(..4) {
+            0 => {
+                // What one shard is told it knows at once.
+                (self.shards, self.settings.hub.shards) = (1, 1);
+            }
+            1 => {
+                // The home is told late, because it cannot keep up.
+                self.shards = draw.0.u16(2..5);
+                self.settings.hub.shards = self.shards;
+                self.room =
+                    MailboxRoom { letters: draw.0.usize(1..4), bytes: draw.0.usize(64..512) };
+                (habits.publish, habits.burst_max) = (40, draw.0.u32(10..40));
+                (habits.call_roll, habits.subscribe) = (30, 20);
+                (habits.payload_bytes_max, habits.pause_us) = (8, draw.0.u64(100..2_000));
+                self.life_us = self.life_us.min(draw.0.u64(100_000..1_000_000));
+            }
+            2 => {
+                // They are seen by some and gone before they are told of.
+                let (grace, events) = (draw.millis(1, 50), draw.millis(500, 5_000));
+                let rules =
+                    rules.rules.iter_mut().map(|rule| &mut rule.rule).chain([&mut rules.default]);
+                for rule in rules {
+                    (rule.presence.grace, rule.presence.events) = (Some(grace), Some(events));
+                }
+                (habits.call_roll, habits.observe) = (30, 600);
+                (habits.subscribe, habits.unsubscribe) = (20, habits.unsubscribe.min(1) * 20);
+                habits.pause_us = habits.pause_us.min(20_000);
+            }
+            _ => {}
         }
         self
     }
