@@ -177,6 +177,31 @@ for (const [transport, blocked, held] of [["sse", ["websocket"], []], ["poll", [
   await proxy.stop();
 }
 
+await checks.run("the_browsers_own_event_source_goes_on_where_it_was", async () => {
+  const proxy = await Proxy.start(server.port);
+  await open(["ERR_EMPTY_RESPONSE", "ERR_CONNECTION_RESET", ...AWAY]);
+  await page.goto(`http://127.0.0.1:${proxy.port}/#none`);
+  await page.evaluate(() => {
+    globalThis.heard = [];
+    new EventSource("/sse?channel=md.AAPL").onmessage = ({ data, lastEventId }) =>
+      globalThis.heard.push({ ...JSON.parse(data), lastEventId });
+  });
+  const heard = () => page.evaluate(() => globalThis.heard);
+  const messages = async () => (await heard()).filter(({ type }) => type === "message");
+  await until(async () => (await messages()).length > 3, "ticks");
+  proxy.cut();
+  const before = (await messages()).length;
+  await until(async () => (await messages()).length > before + 3, "ticks on another connection");
+  const told = (await heard()).filter(({ type }) => type === "subscribed");
+  assert.deepEqual(told.map(({ recovered }) => recovered), [false, true]);
+  const [first, ...rest] = await messages();
+  rest.forEach(({ seq, lastEventId }, index) => {
+    assert.equal(seq, first.seq + 1 + index, "it misses nothing and repeats nothing");
+    assert.equal(lastEventId, `${told[0].epoch}.${seq}`);
+  });
+  await proxy.stop();
+});
+
 await checks.run("the_transport_can_be_chosen_in_the_address", async () => {
   await open([]);
   for (const [name, label] of [["poll", "long polling"], ["sse", "SSE"], ["websocket", "WebSocket"]]) {
