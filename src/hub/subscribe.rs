@@ -89,6 +89,10 @@ impl Hub {
             return Ok(());
         }
         let done = self.let_in(client, topic, id, terms, replies, now);
+        if !self.patterns.is_empty() {
+            // What is told next does not overtake the answers before it.
+            self.reply(client, replies);
+        }
         // That is news only if its life began here just now.
         self.begun(topic, now);
         // Who was refused, or takes no part any more, may have been the first to name the channel.

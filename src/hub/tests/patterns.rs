@@ -537,3 +537,30 @@ fn a_client_that_comes_back_to_a_channel_before_its_pattern_gets_what_it_missed_
         assert_eq!(world.hubs[0].counts().subscriptions, 0);
     }
 }
+
+/// What was seen (world 1122): a client that had asked for a pattern, let go of a channel and was refused
+/// when it asked for that again, all in one receive, was told first that the channel begins by the
+/// pattern, and then that it had let go of it: for all it knew, it was there no more.
+#[test]
+fn what_a_pattern_brings_does_not_overtake_the_answers_before_it() {
+    let settings = Settings { channels_per_client_max: 1, ..settings() };
+    let mut world = World::new(&settings, 1);
+    let client = world.open(0);
+    world.subscribe(client, 1, "a");
+    world.run();
+    world.take_heard(client);
+    let (key, now) = (world.clients[client].key, world.now);
+    let (hub, mut replies) = (&mut world.hubs[0], Vec::new());
+    hub.subscribe_pattern(key, Some(b"2"), "*", &mut replies, now).expect("there is room");
+    hub.unsubscribe(key, Some(b"3"), "a", &mut replies, now).expect("it is subscribed");
+    hub.subscribe(key, Some(b"4"), "b", None, &mut replies, now).expect("there is room");
+    let refused = hub.subscribe(key, Some(b"5"), "a", None, &mut replies, now);
+    assert_eq!(refused, Err(Refusal::TooManyChannels));
+    hub.reply(key, &mut replies);
+    world.run();
+    let heard = world.take_heard(client);
+    let let_go = heard.iter().position(|it| matches!(it, Heard::Ack { id: 3, .. }));
+    let begins =
+        heard.iter().position(|it| matches!(it, Heard::Matched { channel, .. } if channel == "a"));
+    assert!(let_go.is_some() && let_go < begins, "{heard:?}");
+}
