@@ -153,12 +153,14 @@ impl Ledger {
         progress.get(first).expect("what was delivered has a number").0
     }
 
-    /// The newest message of each key that is known to be of the present life of `channel`.
+    /// The newest message of each key that is known to be of the present life of `channel`; not of a key
+    /// that a newer message may have of which nobody has heard.
     pub fn newest_of_keys(&self, channel: &str) -> BTreeMap<Option<usize>, u64> {
         let mut newest = BTreeMap::new();
-        let Some((epoch, _)) = self.homes.get(channel) else { return newest };
+        let Some((epoch, last)) = self.homes.get(channel) else { return newest };
         let numbering = &self.numberings[&(channel.to_owned(), epoch.clone())];
         let began = numbering.progress.first().map_or(u64::MAX, |(began, _)| *began);
+        let (mut known, mut unheard_of) = (BTreeSet::new(), BTreeSet::new());
         for (number, publication) in self.publications.iter().enumerate() {
             if publication.channel != channel {
                 continue;
@@ -167,11 +169,18 @@ impl Ledger {
                 (Some((seen, seq)), _) if seen == epoch => *seq,
                 // What was said in this life has its number of no life before.
                 (None, Fate::Acked { seq, .. }) if publication.at > began => seq,
+                (None, Fate::Unknown | Fate::Acked { .. }) => {
+                    unheard_of.insert(key(number));
+                    continue;
+                }
                 _ => continue,
             };
+            known.insert(seq);
             let place = newest.entry(key(number)).or_default();
             *place = seq.max(*place);
         }
+        let unknown = (1..=*last).rev().find(|seq| !known.contains(seq)).unwrap_or(0);
+        newest.retain(|key, seq| *seq > unknown || !unheard_of.contains(key));
         newest
     }
 
