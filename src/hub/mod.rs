@@ -309,11 +309,13 @@ impl Hub {
         }
     }
 
-    /// Queues the last `replies` for `client`; nothing is queued for it afterwards.
+    /// Queues the last `replies` for `client`; nothing is queued for it afterwards, and it is never
+    /// throttled again.
     pub fn reply_last(&mut self, client: ClientId, replies: &mut Vec<u8>) {
         self.clients.seal(client, false);
         self.reply(client, replies);
         self.clients.seal(client, true);
+        self.clients.unthrottle(client);
     }
 
     /// Whether so many replies wait for `client`, whose socket is full, or so many of its publishes

@@ -15,11 +15,13 @@ impl<D: Driver> Shard<D> {
         self.wheel.set(socket, connection.conn.deadline(now, &self.settings.conn));
         if connection.answers.take().is_some() {
             self.account_held(socket);
-            // What else it says is read, to be thrown away.
-            self.read_again(now, socket, |connection| connection.unanswered = false);
         }
         self.hub.mute(socket, now);
         self.hub.reply_last(socket, &mut self.scratch.replies);
+        // What else it says is read, to be thrown away: its own good-bye is behind that.
+        self.read_again(now, socket, |connection| {
+            (connection.unanswered, connection.throttled) = (false, false);
+        });
         if self.hub.is_drained(socket) {
             self.finished(now, socket);
         }

@@ -94,8 +94,9 @@ export class Ringcast {
   /**
    * @param {string|URL} url ws:// or wss://, ending in /ws; the other doors are its neighbours
    * @param {object} [options] any of the DEFAULTS; `channels`: { name: handlers } to subscribe
-   *   to at once; `user`: what others are told that this client is called; `WebSocket`: the class to use (Node before 22 has none of its own: pass `ws`'s,
-   *   or leave it to SSE); `start: false` to wait for connect().
+   *   to at once; `user`: what others are told that this client is called; `WebSocket`: the class to
+   *   use (Node before 22 has none of its own: pass `ws`'s, or leave it to SSE); `start: false` to wait
+   *   for connect().
    */
   constructor(url, { channels = {}, user, WebSocket = globalThis.WebSocket, start = true, ...options } = {}) {
     this.#options = { ...DEFAULTS, ...options };

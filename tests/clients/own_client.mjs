@@ -446,7 +446,7 @@ await checks.run("the_types_name_everything_there_is_and_nothing_else", async ()
   const named = (text) => [...text.matchAll(/^ {2}(?:readonly )?(\w+)[?:(<]/gm)].map(([, name]) => name).sort();
   assert.deepEqual(named(block("export declare class Ringcast {")), Object.getOwnPropertyNames(Ringcast.prototype).sort());
   const defaults = source.match(/const DEFAULTS = \{\n(.*?)\n\};/s)[1];
-  const options = [...named(defaults), "WebSocket", "channels", "start"].sort();
+  const options = [...named(defaults), "WebSocket", "channels", "start", "user"].sort();
   assert.deepEqual(named(block("export interface Options {")), options);
 });
 

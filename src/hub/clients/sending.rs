@@ -107,7 +107,9 @@ impl Clients {
     /// Whether so many replies wait for a client, or are still to come, that nothing more is to be
     /// read from it; told once, until [`Progress::unthrottled`].
     pub(in crate::hub) fn throttle(&mut self, id: ClientId) -> bool {
-        let Some(client) = self.table.get_mut(id) else { return false };
+        // To who is let go nothing more is owed than waits, whatever it says.
+        let client = self.table.get_mut(id).filter(|client| !client.sealed);
+        let Some(client) = client else { return false };
         let waiting = client.outbox.as_ref().map_or(0, |outbox| outbox.replies_bytes());
         // What waits for a stream is nothing it has asked for by talking.
         let is_talking = client.door != Door::Stream;
@@ -118,6 +120,13 @@ impl Clients {
         }
         client.throttled = true;
         true
+    }
+
+    /// Nothing that it says counts any more.
+    pub(in crate::hub) fn unthrottle(&mut self, id: ClientId) {
+        if let Some(client) = self.table.get_mut(id) {
+            client.throttled = false;
+        }
     }
 
     /// Whether a client is not read from because its publishes have not been answered.

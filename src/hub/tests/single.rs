@@ -468,6 +468,28 @@ fn who_publishes_to_a_home_that_does_not_answer_is_throttled_until_it_does() {
     assert_eq!(world.take_heard(client).len() as u64, published);
 }
 
+/// What was seen (world 1748): the server said good-bye to a client whose publishes another shard had
+/// not answered, and did not read the good-bye that it sent back. When the answers came nobody was to be
+/// told of them, and so it was read from no more.
+#[test]
+fn who_is_let_go_is_read_from_though_its_publishes_have_not_been_answered() {
+    let mut world = World::new(&Settings { shards: 2, ..settings() }, 1);
+    let (away, client) = (world.channel_at_home_on(1), world.open(0));
+    for id in 0..=PUBLISHES_UNANSWERED_MAX {
+        world.publish(client, id.into(), &away);
+    }
+    let (now, key) = (world.now, world.clients[client].key);
+    assert!(world.hubs[0].is_kept_waiting(key));
+    world.hubs[0].mute(key, now);
+    let mut last_words = Vec::new();
+    crate::proto::envelope::pong(&mut last_words, Some(b"7"), None);
+    world.hubs[0].reply_last(key, &mut last_words);
+    assert!(!world.hubs[0].is_kept_waiting(key) && !world.hubs[0].throttle(key));
+    world.run();
+    assert_eq!(world.take_heard(client), [Heard::Pong { id: 7 }]);
+    let _ = world.hubs[0].audit();
+}
+
 #[test]
 fn a_retired_client_gets_what_waits_for_it_and_nothing_else() {
     let mut world = subscribed(&settings(), 2, "a");
