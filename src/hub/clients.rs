@@ -74,6 +74,8 @@ pub(super) struct Client {
     stuck: bool,
     /// Nothing more is queued: the last frame has been.
     sealed: bool,
+    /// It has been told its last words: nothing that it says counts any more.
+    muted: bool,
     /// It is sealed as soon as it has caught up.
     retiring: bool,
     /// Nothing more is read from it until its replies have left.

@@ -315,7 +315,7 @@ impl Hub {
         self.clients.seal(client, false);
         self.reply(client, replies);
         self.clients.seal(client, true);
-        self.clients.unthrottle(client);
+        self.clients.mute(client);
     }
 
     /// Whether so many replies wait for `client`, whose socket is full, or so many of its publishes

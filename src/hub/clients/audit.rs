@@ -33,7 +33,7 @@ impl Clients {
                 client.unanswered
             );
             assert!(
-                client.unanswered <= PUBLISHES_UNANSWERED_MAX || client.throttled || client.sealed,
+                client.unanswered <= PUBLISHES_UNANSWERED_MAX || client.throttled || client.muted,
                 "{} publishes of client {id:?} are unanswered, and it is read from",
                 client.unanswered
             );

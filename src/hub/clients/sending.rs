@@ -107,8 +107,7 @@ impl Clients {
     /// Whether so many replies wait for a client, or are still to come, that nothing more is to be
     /// read from it; told once, until [`Progress::unthrottled`].
     pub(in crate::hub) fn throttle(&mut self, id: ClientId) -> bool {
-        // To who is let go nothing more is owed than waits, whatever it says.
-        let client = self.table.get_mut(id).filter(|client| !client.sealed);
+        let client = self.table.get_mut(id).filter(|client| !client.muted);
         let Some(client) = client else { return false };
         let waiting = client.outbox.as_ref().map_or(0, |outbox| outbox.replies_bytes());
         // What waits for a stream is nothing it has asked for by talking.
@@ -122,10 +121,10 @@ impl Clients {
         true
     }
 
-    /// Nothing that it says counts any more.
-    pub(in crate::hub) fn unthrottle(&mut self, id: ClientId) {
+    /// Nothing that a client says counts any more: it may say what it likes.
+    pub(in crate::hub) fn mute(&mut self, id: ClientId) {
         if let Some(client) = self.table.get_mut(id) {
-            client.throttled = false;
+            (client.muted, client.throttled) = (true, false);
         }
     }
 
