@@ -144,6 +144,9 @@ const GRACES: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3_
 const GATHERINGS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
 
 const MESSAGES_MAX: u64 = 10_000_000;
+
+/// More than anybody reads: what bounds a list is memory.
+const USERS_MAX: u64 = 10_000_000;
 const BYTES: RangeInclusive<u64> = 1024..=1 << 40;
 
 pub(super) fn overflow(rule: &mut Rule, value: &Value) -> Result<(), String> {
@@ -225,7 +228,7 @@ pub(super) fn presence_events(rule: &mut Rule, value: &Value) -> Result<(), Stri
 }
 
 pub(super) fn presence_users_max(rule: &mut Rule, value: &Value) -> Result<(), String> {
-    rule.presence.users_max = value.count(1..=MESSAGES_MAX)? as u32;
+    rule.presence.users_max = value.count(1..=USERS_MAX)? as u32;
     Ok(())
 }
 

@@ -7,13 +7,12 @@
 //! the outboxes hold.
 //!
 //! Reading order: `segment` (shared bytes), `format` (in which form), `outbox` (what waits),
-//! `clients`, `audience` and `topic` (who), then the verbs: `subscribe`, `publish`, `settle`,
-//! `conflation` (for who wants the newest only), `flush`, `failure`, `relieve`, and `letter` (between
-//! shards); `patterns` (subscriptions to channels that are to come), `trie`, `watch` and `begin`; then
-//! what is for those who were away: `history` (what a
-//! home keeps), `recall` (the home answers), `recovery` (a client catches up), `browse` (a client
-//! looks), `keys` (publishes that are repeated), and `listen` (what is told over HTTP). `presence` is
-//! about who is there.
+//! `clients`, `audience` and `topic` (who), then the verbs: `subscribe`, `life` (of a channel),
+//! `publish`, `settle`, `conflation` (for who wants the newest only), `flush`, `failure`, `relieve`,
+//! and `letter` (between shards); `patterns` (subscriptions to channels that are to come), `trie`,
+//! `watch` and `begin`; then what is for those who were away: `history` (what a home keeps), `recall`
+//! (the home answers), `recovery` (a client catches up), `browse` (a client looks), `keys` (publishes
+//! that are repeated), and `listen` (what is told over HTTP). `presence` is about who is there.
 //!
 //! `audit` checks the books; nothing on a message's way calls it.
 //!
@@ -32,6 +31,7 @@ mod format;
 mod history;
 mod keys;
 mod letter;
+mod life;
 mod listen;
 mod outbox;
 mod patterns;

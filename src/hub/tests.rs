@@ -3,6 +3,7 @@
 mod conflation;
 mod dialects;
 mod formats;
+mod leaving;
 mod mesh;
 mod patterns;
 mod presence;
