@@ -61,6 +61,15 @@ impl Greeting {
         Ok(opened)
     }
 
+    /// Opens one connection that belongs to no fleet.
+    pub(crate) fn open_one(&self) -> io::Result<TcpStream> {
+        let (stream, carry) = self.open_batch(1)?.pop().expect("one was asked for");
+        match carry.is_empty() {
+            true => Ok(stream),
+            false => Err(io::Error::other("the server said more than its greeting")),
+        }
+    }
+
     /// Only connects.
     pub(crate) fn connect(&self) -> io::Result<TcpStream> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;

@@ -150,7 +150,9 @@ impl Market {
             for frame in frames {
                 if frame.is_message() {
                     seen.deliveries += 1;
-                    if let (true, Some(number)) = (is_checked, number_in(frame.payload)) {
+                    if let (true, Some(number)) =
+                        (is_checked, number_in(frame.payload, PAYLOAD_BYTES))
+                    {
                         let checked = &mut checked[client / CHECKED_EVERY];
                         let key = (number % KEYS) as usize;
                         checked.newest[key] = checked.newest[key].max(number);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use super::{Better, Column, Load, Meter, NUMBER_FIRST, Outcome, Requests, number_in};
+use super::{Better, Column, Load, Meter, NUMBER_FIRST, Outcome, Payload, Requests, number_in};
 use crate::generator::{Fleet, Frame, Frames, Greeting, PONG, write_masked};
 use crate::servers::{Dialect, Running, Sends};
 
@@ -45,13 +45,59 @@ pub(super) fn rate_columns() -> Vec<Column> {
 }
 
 /// Publishes as long as fewer than `window` are not yet everywhere.
-pub(super) fn closed_loop(
+pub(super) fn closed_loop(running: &Running, load: &Load, window: u64) -> io::Result<Outcome> {
+    let found = measure(running, load, window, Audience::USUAL)?;
+    let figures = vec![
+        found.cpu_ns_each(),
+        found.deliveries / found.seconds,
+        found.bytes / found.receives,
+        found.bytes_per_send,
+        found.cpu_ns / found.seconds / 1e7,
+        found.lost,
+    ];
+    Ok(Outcome { figures, warnings: found.warnings })
+}
+
+/// What is published, and how it is taken.
+#[derive(Clone, Copy)]
+pub(super) struct Audience {
+    /// The subscribers offer permessage-deflate.
+    pub(super) deflate: bool,
+    pub(super) payload: Payload,
+}
+
+impl Audience {
+    const USUAL: Self = Self { deflate: false, payload: Payload::USUAL };
+}
+
+/// What a closed loop found in the time that was measured.
+pub(super) struct Measured {
+    pub(super) seconds: f64,
+    pub(super) cpu_ns: f64,
+    pub(super) deliveries: f64,
+    /// Bytes that the subscribers received, and in how many receives.
+    pub(super) bytes: f64,
+    receives: f64,
+    bytes_per_send: f64,
+    pub(super) lost: f64,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Measured {
+    /// The server's CPU for one delivery.
+    pub(super) fn cpu_ns_each(&self) -> f64 {
+        self.cpu_ns / self.deliveries
+    }
+}
+
+/// Publishes to `audience` as long as fewer than `window` are not yet everywhere.
+pub(super) fn measure(
     running: &Running,
     load: &Load,
     window: u64,
-    deflate: bool,
-) -> io::Result<Outcome> {
-    let mut hall = Hall::open(running, load, deflate)?;
+    audience: Audience,
+) -> io::Result<Measured> {
+    let mut hall = Hall::open(running, load, audience)?;
     let started = Instant::now();
     let mut measured: Option<(Meter, Seen, Option<Sends>)> = None;
     loop {
@@ -68,16 +114,16 @@ pub(super) fn closed_loop(
                 let now = hall.seen;
                 let bytes_per_send = Sends::bytes_each(*sends, running.sends_counted());
                 hall.drain()?;
-                let deliveries = (now.deliveries - before.deliveries) as f64;
-                let figures = vec![
-                    cpu_ns / deliveries,
-                    deliveries / seconds,
-                    (now.bytes - before.bytes) as f64 / (now.receives - before.receives) as f64,
+                return Ok(Measured {
+                    seconds,
+                    cpu_ns,
+                    deliveries: (now.deliveries - before.deliveries) as f64,
+                    bytes: (now.bytes - before.bytes) as f64,
+                    receives: (now.receives - before.receives) as f64,
                     bytes_per_send,
-                    cpu_ns / seconds / 1e7,
-                    hall.seen.lost as f64,
-                ];
-                return Ok(Outcome { figures, warnings: hall.warnings() });
+                    lost: hall.seen.lost as f64,
+                    warnings: hall.warnings(),
+                });
             }
             _ => {}
         }
@@ -86,7 +132,7 @@ pub(super) fn closed_loop(
 
 /// Publishes on schedule.
 pub(super) fn fixed_rate(running: &Running, load: &Load) -> io::Result<Outcome> {
-    let mut hall = Hall::open(running, load, false)?;
+    let mut hall = Hall::open(running, load, Audience::USUAL)?;
     let between = Duration::from_secs_f64(1.0 / load.rate as f64);
     let whole = load.warm_up() + load.measured();
     let first_measured = (load.warm_up().as_secs_f64() * load.rate as f64) as u64;
@@ -170,8 +216,8 @@ struct Hall {
 }
 
 impl Hall {
-    /// With `deflate`, the subscribers are sent compressed messages.
-    fn open(running: &Running, load: &Load, deflate: bool) -> io::Result<Self> {
+    fn open(running: &Running, load: &Load, audience: Audience) -> io::Result<Self> {
+        let Audience { deflate, payload } = audience;
         let dialect = running.server.dialect();
         let mut greeting = Greeting {
             address: running.address,
@@ -193,7 +239,7 @@ impl Hall {
         std::thread::sleep(Duration::from_millis(100));
         Ok(Self {
             fleet,
-            requests: Requests { dialect, channel: CHANNEL },
+            requests: Requests { dialect, channel: CHANNEL, payload },
             publisher,
             heard: vec![0; load.subscribers],
             missing: Vec::new(),
@@ -217,7 +263,8 @@ impl Hall {
         if count == 0 {
             return Ok(());
         }
-        let mut bytes = Vec::with_capacity(count as usize * 256);
+        let bytes_each = self.requests.payload.bytes + 128;
+        let mut bytes = Vec::with_capacity(count as usize * bytes_each);
         for _ in 0..count {
             self.requests.write_publish(&mut bytes, NUMBER_FIRST + self.published());
             self.missing.push(self.heard.len() as u32);
@@ -247,7 +294,10 @@ impl Hall {
             for frame in frames {
                 if frame.is_message() {
                     let check = check && !frame.is_compressed;
-                    if check && number_in(frame.payload) != Some(NUMBER_FIRST + *next) {
+                    let payload_bytes = self.requests.payload.bytes;
+                    if check
+                        && number_in(frame.payload, payload_bytes) != Some(NUMBER_FIRST + *next)
+                    {
                         seen.disorder += 1;
                     }
                     seen.deliveries += 1;

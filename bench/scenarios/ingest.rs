@@ -6,7 +6,9 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::{Better, Column, Load, Meter, NUMBER_FIRST, Outcome, Requests, fanout, number_in};
+use super::{
+    Better, Column, Load, Meter, NUMBER_FIRST, Outcome, PAYLOAD_BYTES, Requests, fanout, number_in,
+};
 use crate::generator::{Fleet, Greeting};
 use crate::servers::{Dialect, Running, Sends};
 
@@ -70,7 +72,7 @@ pub(super) fn run(running: &Running, load: &Load, subscribed: bool) -> io::Resul
         fleet.open(&greeting, 1)?;
         std::thread::sleep(Duration::from_millis(100));
     }
-    let requests = Requests { dialect, channel: fanout::CHANNEL };
+    let requests = Requests::new(dialect, fanout::CHANNEL);
     let mut seen = Seen::default();
     let mut bytes = Vec::new();
     let started = Instant::now();
@@ -95,7 +97,9 @@ pub(super) fn run(running: &Running, load: &Load, subscribed: bool) -> io::Resul
             for frame in frames {
                 if frame.is_message() {
                     seen.delivered += 1;
-                    let number = number_in(frame.payload).unwrap_or(0).saturating_sub(NUMBER_FIRST);
+                    let number = number_in(frame.payload, PAYLOAD_BYTES)
+                        .unwrap_or(0)
+                        .saturating_sub(NUMBER_FIRST);
                     if !acks && let Some(done) = seen.done.get_mut((number / NUMBERS_EACH) as usize)
                     {
                         *done += 1;

@@ -4,12 +4,15 @@
 //! CPU from its own accounting, and what the generator saw.
 
 mod conflated;
+mod deflate;
 mod echo;
 mod fanout;
 mod handshake;
 mod idle;
 mod ingest;
+mod resume;
 
+use std::fmt::Write;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -38,7 +41,8 @@ pub(crate) enum Scenario {
     /// Fan-out, 64 publishes outstanding.
     #[value(name = "fanout-64")]
     Fanout64,
-    /// Fan-out, one publish outstanding, to subscribers that take compressed messages.
+    /// Fan-out of 1 KiB, one publish outstanding, to subscribers that take compressed messages, and
+    /// then plain ones of the same size on the wire.
     #[value(name = "fanout-deflate")]
     FanoutDeflate,
     /// Fan-out at a fixed rate: latency.
@@ -47,6 +51,8 @@ pub(crate) enum Scenario {
     /// 50,000 updates of 500 keys each second to subscribers that get the newest every 100 ms.
     #[value(name = "fanout-conflated")]
     FanoutConflated,
+    /// Everybody comes back at once for 200 messages, beside a client that was never away.
+    Resume,
     /// Memory of connections that only stay.
     Idle,
     /// Connect, upgrade, close, again.
@@ -143,6 +149,7 @@ impl Scenario {
             Self::FanoutDeflate => "fanout-deflate",
             Self::FanoutRate => "fanout-rate",
             Self::FanoutConflated => "fanout-conflated",
+            Self::Resume => "resume",
             Self::Idle => "idle",
             Self::Handshake => "handshake",
             Self::Ingest0 => "ingest-0",
@@ -153,9 +160,11 @@ impl Scenario {
     pub(crate) fn columns(self) -> Vec<Column> {
         match self {
             Self::Echo1 | Self::Echo16 => echo::columns(),
-            Self::Fanout1 | Self::Fanout64 | Self::FanoutDeflate => fanout::columns(),
+            Self::Fanout1 | Self::Fanout64 => fanout::columns(),
+            Self::FanoutDeflate => deflate::columns(),
             Self::FanoutRate => fanout::rate_columns(),
             Self::FanoutConflated => conflated::columns(),
+            Self::Resume => resume::columns(),
             Self::Idle => idle::columns(),
             Self::Handshake => handshake::columns(),
             Self::Ingest0 | Self::Ingest1 => ingest::columns(),
@@ -167,8 +176,8 @@ impl Scenario {
         match self {
             // Without acks and without a subscriber nobody could tell when a publish is done.
             Self::Ingest0 => server.dialect() != Dialect::Plain,
-            // Nobody else here compresses.
-            Self::FanoutDeflate => server.is_ringcast(),
+            // Nobody else here compresses, or keeps what was sent.
+            Self::FanoutDeflate | Self::Resume => server.is_ringcast(),
             Self::FanoutConflated => conflated::suits(server.dialect()),
             // A held socket is the same under every driver.
             Self::Idle => server != Server::FloorEpoll,
@@ -185,7 +194,7 @@ impl Scenario {
             Self::Fanout1 => format!("{subscribers} subscribers, 1 publish outstanding"),
             Self::Fanout64 => format!("{subscribers} subscribers, 64 publishes outstanding"),
             Self::FanoutDeflate => {
-                format!("{subscribers} subscribers, 1 publish outstanding, compressed")
+                format!("{subscribers} subscribers, 1 publish of 1 KiB outstanding, compressed")
             }
             Self::FanoutRate => {
                 format!("{subscribers} subscribers, {} publishes per second", load.rate)
@@ -194,6 +203,10 @@ impl Scenario {
                 "{subscribers} subscribers, {} updates per second of {} keys, conflated to 100 ms",
                 conflated::RATE,
                 conflated::KEYS
+            ),
+            Self::Resume => format!(
+                "{subscribers} subscribers come back at once for {} messages each",
+                resume::MESSAGES
             ),
             Self::Idle => format!("{} connections that only stay", load.idle_connections),
             Self::Handshake => format!("connect, upgrade, close; {} at once", handshake::AT_ONCE),
@@ -206,13 +219,14 @@ impl Scenario {
     pub(crate) const fn environment(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::FanoutConflated => conflated::ENVIRONMENT,
+            Self::Resume => resume::ENVIRONMENT,
             _ => &[],
         }
     }
 
     /// What a floor must know to stand in for a server here.
     pub(crate) fn floor_sizes(self) -> FloorSizes {
-        let requests = Requests { dialect: Dialect::Canned, channel: fanout::CHANNEL };
+        let requests = Requests::new(Dialect::Canned, fanout::CHANNEL);
         let publish = FloorSizes {
             request_bytes: requests.publish_bytes(),
             answer_bytes: requests.ack_bytes(),
@@ -236,11 +250,12 @@ impl Scenario {
         match self {
             Self::Echo1 => echo::run(running, load, 1),
             Self::Echo16 => echo::run(running, load, 16),
-            Self::Fanout1 => fanout::closed_loop(running, load, 1, false),
-            Self::Fanout64 => fanout::closed_loop(running, load, 64, false),
-            Self::FanoutDeflate => fanout::closed_loop(running, load, 1, true),
+            Self::Fanout1 => fanout::closed_loop(running, load, 1),
+            Self::Fanout64 => fanout::closed_loop(running, load, 64),
+            Self::FanoutDeflate => deflate::run(running, load),
             Self::FanoutRate => fanout::fixed_rate(running, load),
             Self::FanoutConflated => conflated::run(running, load),
+            Self::Resume => resume::run(running, load),
             Self::Idle => idle::run(running, load),
             Self::Handshake => handshake::run(running, load),
             Self::Ingest0 => ingest::run(running, load, false),
@@ -272,9 +287,43 @@ impl Meter {
 struct Requests {
     dialect: Dialect,
     channel: &'static str,
+    payload: Payload,
+}
+
+/// What a message carries: an object with its number, `{"n":10000000,"pad":"..."}`.
+#[derive(Clone, Copy)]
+struct Payload {
+    bytes: usize,
+    /// Whether the padding is readings that differ from message to message, as devices send them;
+    /// otherwise it is one letter.
+    is_varied: bool,
+}
+
+impl Payload {
+    const USUAL: Self = Self { bytes: PAYLOAD_BYTES, is_varied: false };
+
+    /// The payload of message `number`, of exactly `bytes` bytes.
+    fn write(self, number: u64) -> String {
+        let mut text = format!(r#"{{"n":{number},"pad":""#);
+        let pad_end = self.bytes - 2;
+        if self.is_varied {
+            let mut random = fastrand::Rng::with_seed(number);
+            while text.len() < pad_end {
+                let _ = write!(text, "t={:02}.{:02};", random.u8(15..30), random.u8(..100));
+            }
+            text.truncate(pad_end);
+        }
+        text.extend(std::iter::repeat_n('r', pad_end - text.len()));
+        text.push_str("\"}");
+        text
+    }
 }
 
 impl Requests {
+    const fn new(dialect: Dialect, channel: &'static str) -> Self {
+        Self { dialect, channel, payload: Payload::USUAL }
+    }
+
     /// Appends the publish that carries `number`.
     fn write_publish(&self, out: &mut Vec<u8>, number: u64) {
         let text = match self.dialect {
@@ -282,7 +331,7 @@ impl Requests {
             _ => format!(
                 r#"{{"type":"publish","id":{number},"channel":"{}","payload":{}}}"#,
                 self.channel,
-                payload(number)
+                self.payload.write(number)
             ),
         };
         write_masked(out, TEXT, text.as_bytes());
@@ -295,7 +344,7 @@ impl Requests {
             r#"{{"type":"message","channel":"{}","seq":{},"payload":{}}}"#,
             self.channel,
             100_000 + number % 900_000,
-            payload(number)
+            self.payload.write(number)
         )
     }
 
@@ -316,20 +365,10 @@ impl Requests {
     }
 }
 
-/// A payload of exactly `PAYLOAD_BYTES` bytes: `{"n":10000000,"pad":"..."}`.
-fn payload(number: u64) -> String {
-    let mut text = format!(r#"{{"n":{number},"pad":""#);
-    while text.len() < PAYLOAD_BYTES - 2 {
-        text.push('r');
-    }
-    text.push_str("\"}");
-    text
-}
-
-/// The number in a message: its payload stands at the end of the envelope, so its place is known
-/// from there in every dialect.
-fn number_in(message: &[u8]) -> Option<u64> {
-    let start = message.len().checked_sub(PAYLOAD_BYTES + 1)? + 5;
+/// The number in a message with so many bytes of payload: it stands at the end of the envelope, so its
+/// place is known from there in every dialect.
+fn number_in(message: &[u8], payload_bytes: usize) -> Option<u64> {
+    let start = message.len().checked_sub(payload_bytes + 1)? + 5;
     let digits = message.get(start..start + 8)?;
     digits.iter().try_fold(0, |value, digit| {
         digit.is_ascii_digit().then(|| value * 10 + u64::from(digit - b'0'))
@@ -342,9 +381,12 @@ mod tests {
 
     #[test]
     fn number_is_found_from_the_end_of_the_envelope() {
-        let requests = Requests { dialect: Dialect::Plain, channel: "a-channel" };
-        assert_eq!(payload(NUMBER_FIRST).len(), PAYLOAD_BYTES);
-        let text = requests.message_text(NUMBER_FIRST + 77);
-        assert_eq!(number_in(text.as_bytes()), Some(NUMBER_FIRST + 77));
+        let mut requests = Requests::new(Dialect::Plain, "a-channel");
+        for (bytes, is_varied) in [(PAYLOAD_BYTES, false), (1024, true), (1025, true)] {
+            requests.payload = Payload { bytes, is_varied };
+            assert_eq!(requests.payload.write(NUMBER_FIRST).len(), bytes);
+            let text = requests.message_text(NUMBER_FIRST + 77);
+            assert_eq!(number_in(text.as_bytes(), bytes), Some(NUMBER_FIRST + 77));
+        }
     }
 }
