@@ -615,9 +615,15 @@ impl Peer {
                     .choice(life.account.channels().collect::<Vec<_>>())
                     .cloned()
                     .unwrap_or(channel);
-                life.ask(random, id, Ask::Unsubscribe(channel.clone()), || {
-                    format!(r#"{{"type":"unsubscribe","id":{id},"channel":"{channel}"}}"#)
-                });
+                life.unsubscribe(random, id, &channel);
+                // Where everybody comes back, some cannot make up their mind.
+                if habits.resume == 1000 && random.u8(..4) == 0 {
+                    for _ in 0..2 {
+                        *scene.next_id += 2;
+                        life.resume(random, *scene.next_id - 1, &channel);
+                        life.unsubscribe(random, *scene.next_id, &channel);
+                    }
+                }
             }
             2 => {
                 if let Some(publication) = self.unanswered.pop() {
@@ -897,11 +903,14 @@ impl Life {
         let channels: Vec<_> = self.account.channels().cloned().collect();
         for channel in channels {
             *next_id += 1;
-            let id = *next_id;
-            self.ask(random, id, Ask::Unsubscribe(channel.clone()), || {
-                format!(r#"{{"type":"unsubscribe","id":{id},"channel":"{channel}"}}"#)
-            });
+            self.unsubscribe(random, *next_id, &channel);
         }
+    }
+
+    fn unsubscribe(&mut self, random: &mut fastrand::Rng, id: u64, channel: &str) {
+        self.ask(random, id, Ask::Unsubscribe(channel.to_owned()), || {
+            format!(r#"{{"type":"unsubscribe","id":{id},"channel":"{channel}"}}"#)
+        });
     }
 
     /// Subscribes where it was, or with the last messages.

@@ -325,6 +325,12 @@ impl Plan {
                     self.settings.hub.shards = self.shards;
                     self.room.letters = draw.0.usize(1..3);
                     habits.unsubscribe = habits.unsubscribe.max(if leaves { 10 } else { 0 });
+                    if self.peers.is_multiple_of(2) {
+                        // So few that one of them is all that its shard has in a channel.
+                        self.peers = 2 + self.peers % 6;
+                        habits.unwatch = habits.unwatch.max(if leaves { 20 } else { 0 });
+                        habits.pause_us = habits.pause_us.min(20_000);
+                    }
                 }
                 if draw.0.bool() {
                     // And let go of them while messages wait.
@@ -529,7 +535,7 @@ fn faults(draw: &mut Draw) -> Faults {
         send_full: draw.permille(200),
         accept_fails: draw.permille(300),
         release_refused: draw.permille(500),
-        adopt_refused: draw.permille(200),
+        adopt_refused: draw.permille(600),
         reset_discards: draw.permille(1000).min(999),
         told_late: draw.permille(500),
         buffers: if draw.one_in(3) { draw.0.usize(1..4) } else { 256 },
