@@ -290,9 +290,13 @@ async fn flood(server: &Server) {
 }
 
 pub async fn who_never_reads_a_stream_costs_little_and_is_let_go(setup: Setup) {
-    let config = "[timing]\nping_interval = \"400ms\"\npong_timeout = \"200ms\"\n\
-                  [limits]\noutbox_messages_max = 16\noutbox_bytes_max = \"64KiB\"\n";
-    let mut server = Server::start(setup, config).await;
+    // It is not let go before the flood has passed.
+    let [interval, timeout] = [400, 200].map(|ms| patience(Duration::from_millis(ms)).as_millis());
+    let config = format!(
+        "[timing]\nping_interval = \"{interval}ms\"\npong_timeout = \"{timeout}ms\"\n\
+         [limits]\noutbox_messages_max = 16\noutbox_bytes_max = \"64KiB\"\n"
+    );
+    let mut server = Server::start(setup, &config).await;
     let mut stuck = Stream::open_with(&server, "channel=a", "", Some(4096)).await;
     flood(&server).await;
     assert!(server.metric("ringcast_dropped_total").await > 1_000.0);
@@ -319,9 +323,13 @@ pub async fn who_never_reads_a_stream_costs_little_and_is_let_go(setup: Setup) {
 }
 
 pub async fn where_the_rule_says_close_a_stream_is_told_why_it_ends(setup: Setup) {
-    let config = "[[channel]]\nmatch = \"a\"\noverflow = \"close\"\n\
-                  [limits]\noutbox_messages_max = 4\n";
-    let server = Server::start(setup, config).await;
+    // The last word waits until the flood has passed.
+    let close_timeout = patience(Duration::from_secs(5)).as_secs();
+    let config = format!(
+        "[[channel]]\nmatch = \"a\"\noverflow = \"close\"\n\
+         [limits]\noutbox_messages_max = 4\n[timing]\nclose_timeout = \"{close_timeout}s\"\n"
+    );
+    let server = Server::start(setup, &config).await;
     let mut slow = Stream::open_with(&server, "channel=a", "", Some(4096)).await;
     flood(&server).await;
     let (mut last, mut error) = (0, None);

@@ -6,7 +6,7 @@ use tokio::time::{sleep, sleep_until};
 
 use crate::client::Client;
 use crate::on_every_setup;
-use crate::server::{Server, Setup};
+use crate::server::{Server, Setup, patience};
 
 on_every_setup!(
     who_reads_late_gets_nothing_old_and_is_told_what_that_was,
@@ -60,7 +60,7 @@ pub async fn who_reads_late_gets_nothing_old_and_is_told_what_that_was(setup: Se
         last += 1;
         let at = heard.payload()[1..].split(',').next().and_then(|at| at.parse().ok());
         let age = began.elapsed() - Duration::from_millis(at.expect("a time"));
-        if age < MAX_AGE + PATIENCE {
+        if age < MAX_AGE + patience(PATIENCE) {
             fresh += 1;
         } else {
             // What the kernel had before the reader began nobody could drop; it is not much.
