@@ -57,10 +57,13 @@ pub const REPLIES_BYTES_MAX: usize = 16 * 1024;
 /// receive brings, so who publishes fast is not slowed down by it.
 pub const PUBLISHES_UNANSWERED_MAX: u32 = 512;
 
-/// Pages of histories that one shard gives out in a tick, or waits for from other shards: those who
-/// were away come back a page at a time, and who was not away hardly notices. At 64 KiB a page that
-/// is below what the kernel takes in two milliseconds.
+/// Pages of histories that one shard gives out in a tick, or waits for from other shards.
 pub const RECALLS_AT_ONCE_MAX: usize = 32;
+
+/// Bytes of histories above which one shard gives out no further page in a tick: several small pages,
+/// or one. Whoever was not away waits for its message no longer than the kernel takes them, and those
+/// who were are served no later: every page is a send of its own anyway.
+pub const RECALLED_BYTES_PER_TICK_MAX: u32 = 16 * 1024;
 
 /// Bytes of one page of a history, about: a larger message is a page of its own.
 pub const RECALL_PAGE_BYTES_MAX: u32 = 64 * 1024;

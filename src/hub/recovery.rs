@@ -24,7 +24,9 @@ use super::recall::{Asker, Part, Recall, Recalled};
 use super::segment::{Run, Segment};
 use super::topic::Wish;
 use super::{ClientId, GapReason, Hub, RequestId, TopicId};
-use crate::limits::{RECALL_PAGE_BYTES_MAX, RECALLS_AT_ONCE_MAX, RECOVERY_WISHES_MAX};
+use crate::limits::{
+    RECALL_PAGE_BYTES_MAX, RECALLED_BYTES_PER_TICK_MAX, RECALLS_AT_ONCE_MAX, RECOVERY_WISHES_MAX,
+};
 use crate::proto::envelope::{self, Subscribed};
 use crate::time::Time;
 
@@ -68,6 +70,9 @@ pub(super) struct Recoveries {
     due: VecDeque<(ClientId, TopicId)>,
     /// Pages that other shards were asked for.
     asked: usize,
+    /// Bytes of the last page that was given out; what another shard is asked for is taken to be as
+    /// much.
+    page_bytes: u32,
     /// The last ticket.
     ticket: u32,
 }
@@ -185,9 +190,14 @@ impl Hub {
         }) {
             self.recoveries.due.push_back((client, topic));
         }
+        let mut bytes = 0;
         for _ in self.recoveries.asked..RECALLS_AT_ONCE_MAX {
+            if bytes >= RECALLED_BYTES_PER_TICK_MAX {
+                break;
+            }
             let Some((client, topic)) = self.recoveries.due.pop_front() else { break };
             self.ask(client, topic, now);
+            bytes += self.recoveries.page_bytes;
         }
     }
 
@@ -308,7 +318,7 @@ impl Hub {
             let reason = lost.unwrap_or(GapReason::TooOld);
             self.clients.tell_gap(client, Gap { topic, from, to: kept - 1, reason });
         }
-        let mut position = kept - 1;
+        let (mut position, mut bytes) = (kept - 1, 0);
         for mut run in runs {
             let fresh = run.segment.first_fresh(now).clamp(run.first, run.end);
             if fresh > run.first {
@@ -320,11 +330,13 @@ impl Hub {
                 continue;
             }
             let last = run.segment.seq(run.end - 1);
+            bytes += run.bytes();
             if !self.clients.offer_kept(client, run, &mut self.encoder) {
                 break;
             }
             position = last;
         }
+        self.recoveries.page_bytes = bytes;
         position
     }
 

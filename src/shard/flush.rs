@@ -15,7 +15,6 @@ use crate::time::Time;
 impl<D: Driver> Shard<D> {
     /// Offers what was published in this tick to all subscribers, acknowledges it, and sends.
     pub(super) fn settle(&mut self, now: Time) {
-        self.hub.recall_due(now);
         if self.has_presence_to_tell() {
             self.hub.tell_presence(now);
         }
@@ -37,11 +36,13 @@ impl<D: Driver> Shard<D> {
             self.close_failed(now);
         }
         self.flush(now);
+        // Whoever was away comes behind whoever was not: what was published is on its way.
+        self.hub.recall_due(now);
         // Those whose turn it was to be told of a gap, and who cannot be.
         if self.hub.has_failed() {
             self.close_failed(now);
-            self.flush(now);
         }
+        self.flush(now);
         self.relieve(now);
         // Who was cut off just now has let go of channels, and their homes are told before the rest.
         self.post_letters();
