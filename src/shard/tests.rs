@@ -18,6 +18,7 @@ use crate::proto::ws::frame::{Opcode, write_masked};
 
 mod presence;
 mod publish;
+mod recall;
 
 const SOCKET: SocketId = Key::new(0, 0);
 
@@ -42,6 +43,8 @@ struct Paper {
     sockets: BTreeMap<SocketId, Socket>,
     completions: VecDeque<Completion>,
     received: Vec<Vec<u8>>,
+    /// To whom something was sent, one after the other.
+    sent_to: Vec<SocketId>,
     waker: Waker,
 }
 
@@ -83,6 +86,7 @@ impl Driver for Paper {
 
     fn send(&mut self, sends: &[Send<'_>], outcomes: &mut Vec<Sent>) {
         for Send { socket, slices } in sends {
+            self.sent_to.push(*socket);
             let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
             let socket = self.sockets.get_mut(socket).expect("a socket that is open");
             assert!(!socket.closed && !socket.shut);
@@ -196,6 +200,7 @@ impl One {
             sockets: BTreeMap::from([(SOCKET, Socket { room: usize::MAX, ..Socket::default() })]),
             completions: VecDeque::new(),
             received: Vec::new(),
+            sent_to: Vec::new(),
             waker,
         };
         let shared = Shared {
@@ -275,6 +280,10 @@ impl One {
     fn acks(&mut self) -> usize {
         let sent = &self.socket().sent;
         sent.windows(12).filter(|bytes| bytes == br#""type":"ack""#).count()
+    }
+
+    fn said_to(&self, socket: SocketId) -> String {
+        String::from_utf8_lossy(&self.shard.driver.sockets[&socket].sent).into_owned()
     }
 
     fn socket(&mut self) -> &mut Socket {

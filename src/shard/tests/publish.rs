@@ -39,10 +39,6 @@ impl One {
         self.neighbour.send(shard, Letter::Delivery(published));
         self.tick();
     }
-
-    fn said_to(&self, socket: SocketId) -> String {
-        String::from_utf8_lossy(&self.shard.driver.sockets[&socket].sent).into_owned()
-    }
 }
 
 #[test]
