@@ -229,7 +229,7 @@ impl Plan {
             },
         };
         let plan = match draw.0.u32(..12) {
-            0 => plan.into_crowd(&mut draw),
+            0 | 7 => plan.into_crowd(&mut draw),
             1 => plan.into_departure(&mut draw),
             2 => plan.into_rush(&mut draw),
             3 | 4 => plan.into_return(&mut draw),
@@ -361,10 +361,12 @@ impl Plan {
         self.settings.hub.outbox.messages = draw.0.u32(1..5);
         self.settings.hub.memory_bytes_max = 4 * PLENTY;
         (self.connections_max, self.per_address_max) = (1_000, None);
+        self.shards = self.shards.min(2);
+        self.settings.hub.shards = self.shards;
         // That somebody broke off is found out by a send, more often than it is told before.
-        (self.faults.told_late, self.faults.completions_max) = (600, draw.0.usize(2..12));
+        (self.faults.told_late, self.faults.completions_max) = (900, draw.0.usize(2..12));
         let habits = &mut self.habits;
-        (habits.subscribe, habits.publish, habits.reset) = (20, draw.0.u32(2..20), 6);
+        (habits.subscribe, habits.publish, habits.reset) = (20, draw.0.u32(2..20), 10);
         (habits.unsubscribe, habits.vanish) = (draw.0.u32(..6), 1);
         habits.burst_max = draw.0.u32(4..40);
         (habits.read_slowly, habits.stop_reading) = (0, 0);
