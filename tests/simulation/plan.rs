@@ -235,6 +235,7 @@ impl Plan {
             3 | 4 => plan.into_return(&mut draw),
             5 => plan.into_post_office(&mut draw),
             6 => plan.into_market(&mut draw),
+            8 => plan.into_broadcast(&mut draw),
             _ => plan,
         };
         plan.with_watchers(&mut draw).with_presence(&mut draw)
@@ -319,18 +320,16 @@ impl Plan {
             0 => {
                 (habits.watch, habits.subscribe) = (habits.subscribe * 2, habits.subscribe / 2);
                 habits.unwatch = if leaves { draw.0.u32(..=habits.watch) } else { 0 };
-                if draw.one_in(3) {
+                if draw.0.u32(..3) > 0 {
                     // What one shard tells another of them comes in pieces.
                     self.shards = draw.0.u16(2..5);
                     self.settings.hub.shards = self.shards;
                     self.room.letters = draw.0.usize(1..3);
                     habits.unsubscribe = habits.unsubscribe.max(if leaves { 10 } else { 0 });
-                    if self.peers.is_multiple_of(2) {
-                        // So few that one of them is all that its shard has in a channel.
-                        self.peers = 2 + self.peers % 6;
-                        habits.unwatch = habits.unwatch.max(if leaves { 20 } else { 0 });
-                        habits.pause_us = habits.pause_us.min(20_000);
-                    }
+                    // So few that one of them is all that its shard has in a channel.
+                    self.peers = 2 + self.peers % 6;
+                    habits.unwatch = habits.unwatch.max(if leaves { 20 } else { 0 });
+                    habits.pause_us = habits.pause_us.min(20_000);
                 }
                 if draw.0.bool() {
                     // And let go of them while messages wait.
@@ -391,6 +390,25 @@ impl Plan {
             self.weather.stall_ppm = draw.0.u32(2_000..40_000);
             self.weather.stall_us_max = draw.scale(100_000, 2_000_000);
         }
+        self
+    }
+
+    /// Many listen over HTTP to large messages, and let them wait for a while: more than is written out
+    /// for a stream at once.
+    fn into_broadcast(mut self, draw: &mut Draw) -> Self {
+        self.peers = draw.0.u32(6..20);
+        (self.connections_max, self.per_address_max) = (1_000, None);
+        self.channels.truncate(draw.0.usize(1..5));
+        self.settings.conn.message_bytes_max = 8_192;
+        let hub = &mut self.settings.hub;
+        hub.channels_max = 1_000;
+        hub.outbox = Capacity { messages: draw.0.u32(20..200), bytes: 400_000 };
+        hub.memory_bytes_max = 4 * PLENTY;
+        let habits = &mut self.habits;
+        (habits.listen, habits.publish, habits.payload_bytes_max) = (500, 20, 3_000);
+        habits.burst_max = draw.0.u32(4..20);
+        (habits.stop_reading, habits.stop_us_max) = (10, draw.scale(10_000, 500_000));
+        self.life_us = self.life_us.min(20_000_000);
         self
     }
 
