@@ -326,10 +326,12 @@ impl Plan {
                     self.settings.hub.shards = self.shards;
                     self.room.letters = draw.0.usize(1..3);
                     habits.unsubscribe = habits.unsubscribe.max(if leaves { 10 } else { 0 });
-                    // So few that one of them is all that its shard has in a channel.
-                    self.peers = 2 + self.peers % 6;
-                    habits.unwatch = habits.unwatch.max(if leaves { 20 } else { 0 });
-                    habits.pause_us = habits.pause_us.min(20_000);
+                    if self.peers < 20 {
+                        // So few that one of them is all that its shard has in a channel.
+                        self.peers = 2 + self.peers % 6;
+                        habits.unwatch = habits.unwatch.max(if leaves { 20 } else { 0 });
+                        habits.pause_us = habits.pause_us.min(20_000);
+                    }
                 }
                 if draw.0.bool() {
                     // And let go of them while messages wait.
