@@ -315,7 +315,7 @@ impl Plan {
     /// In some worlds people subscribe to patterns, and in some of these to little else.
     fn with_watchers(mut self, draw: &mut Draw) -> Self {
         let leaves = !self.habits.everybody_stays();
-        let habits = &mut self.habits;
+        let (peers, habits) = (self.peers, &mut self.habits);
         match draw.0.u32(..5) {
             0 => {
                 (habits.watch, habits.subscribe) = (habits.subscribe * 2, habits.subscribe / 2);
@@ -337,8 +337,9 @@ impl Plan {
                     // And let go of them while messages wait.
                     (habits.stop_reading, habits.stop_us_max) = (20, draw.scale(10_000, 500_000));
                 }
-                if draw.one_in(4) {
-                    // Room for a few patterns and some of what they match.
+                if draw.0.u32(..4) < 2 {
+                    // Room for a few patterns and some of what they match, and many who want it.
+                    self.peers = peers;
                     self.settings.hub.memory_bytes_max = draw.scale(10_000, 60_000) as usize;
                     habits.keyed = 0;
                 }
