@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
-use crate::generator::{Fleet, Greeting, PONG, TEXT, write_masked};
+use crate::generator::{Fleet, Greeting, TEXT, write_masked};
 use crate::machine;
 use crate::servers::{self, Dialect};
 
@@ -283,21 +283,10 @@ impl Counts {
     }
 }
 
-fn greeting(address: SocketAddr) -> Greeting {
-    Greeting {
-        address,
-        source: None,
-        path: "/ws",
-        deflate: false,
-        dialect: Dialect::Ringcast,
-        channel: None,
-    }
-}
-
 /// One message to everyone.
 fn broadcast(address: SocketAddr) -> io::Result<()> {
     let mut fleet = Fleet::new(true)?;
-    fleet.open(&greeting(address), 1)?;
+    fleet.open(&Greeting::new(address, Dialect::Ringcast), 1)?;
     let text = format!(r#"{{"type":"publish","id":1,"channel":"{CHANNEL}","payload":"all"}}"#);
     let mut frame = Vec::new();
     write_masked(&mut frame, TEXT, text.as_bytes());
@@ -323,7 +312,11 @@ pub(crate) fn part(arguments: &PartArguments) -> io::Result<()> {
     let started = Instant::now();
     let mut fleet = Fleet::new(true)?;
     let source = Some(arguments.source);
-    let greeting = Greeting { source, channel: Some(CHANNEL), ..greeting(arguments.address) };
+    let greeting = Greeting {
+        source,
+        channel: Some(CHANNEL),
+        ..Greeting::new(arguments.address, Dialect::Ringcast)
+    };
     let mut counts = Counts::default();
     let mut pinged = vec![false; arguments.connections];
     let mut left = arguments.connections;
@@ -367,12 +360,10 @@ fn hear(fleet: &mut Fleet, counts: &mut Counts, pinged: &mut [bool]) -> io::Resu
             }
         }
     })?;
-    for (client, payload) in pings {
-        let mut pong = Vec::new();
-        write_masked(&mut pong, PONG, &payload);
-        fleet.send(client, &pong)?;
+    for (client, _) in &pings {
         counts.pings += 1;
-        pinged[client] = true;
+        pinged[*client] = true;
     }
+    fleet.answer(&mut pings)?;
     Ok(())
 }

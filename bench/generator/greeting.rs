@@ -38,6 +38,11 @@ pub(crate) struct Greeting {
 }
 
 impl Greeting {
+    /// How one connects to `/ws` and asks for nothing.
+    pub(crate) fn new(address: SocketAddr, dialect: Dialect) -> Self {
+        Self { address, source: None, path: "/ws", deflate: false, dialect, channel: None }
+    }
+
     /// Opens connections; with each comes what arrived behind its greeting.
     pub(super) fn open_batch(&self, count: usize) -> io::Result<Vec<(TcpStream, Vec<u8>)>> {
         let mut opened = Vec::with_capacity(count);

@@ -13,7 +13,8 @@ use std::net::TcpStream;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-pub(crate) use frames::{Frame, Frames, PONG, TEXT, write_masked};
+use frames::PONG;
+pub(crate) use frames::{Frame, Frames, TEXT, write_masked};
 pub(crate) use greeting::Greeting;
 
 /// Bytes taken by one recv: more than a server can have outstanding for one client here.
@@ -147,6 +148,16 @@ impl Fleet {
         if sent < bytes.len() {
             client.unsent.extend_from_slice(&bytes[sent..]);
             self.waiting.push(index);
+        }
+        Ok(())
+    }
+
+    /// Answers the pings that clients have got, and forgets them.
+    pub(crate) fn answer(&mut self, pings: &mut Vec<(usize, Vec<u8>)>) -> io::Result<()> {
+        for (client, payload) in pings.drain(..) {
+            let mut pong = Vec::new();
+            write_masked(&mut pong, PONG, &payload);
+            self.send(client, &pong)?;
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::{Better, Column, Load, Meter, NUMBER_FIRST, Outcome, PAYLOAD_BYTES, number_in};
-use crate::generator::{Fleet, Frames, Greeting, PONG, TEXT, write_masked};
+use crate::generator::{Fleet, Frames, Greeting, TEXT, write_masked};
 use crate::servers::{Dialect, Running};
 
 const CHANNEL: &str = "conflated";
@@ -104,14 +104,8 @@ pub(super) fn run(running: &Running, load: &Load) -> io::Result<Outcome> {
 impl Market {
     fn open(running: &Running, load: &Load) -> io::Result<Self> {
         let dialect = running.server.dialect();
-        let mut greeting = Greeting {
-            address: running.address,
-            source: None,
-            path: "/ws",
-            deflate: false,
-            dialect,
-            channel: Some(CHANNEL),
-        };
+        let mut greeting =
+            Greeting { channel: Some(CHANNEL), ..Greeting::new(running.address, dialect) };
         let mut fleet = Fleet::new(load.sleep)?;
         fleet.open(&greeting, load.subscribers)?;
         greeting.channel = None;
@@ -167,11 +161,7 @@ impl Market {
                 }
             }
         })?;
-        for (client, payload) in self.pings.drain(..) {
-            let mut pong = Vec::new();
-            write_masked(&mut pong, PONG, &payload);
-            self.fleet.send(client, &pong)?;
-        }
+        self.fleet.answer(&mut self.pings)?;
         match self.fleet.closed() {
             0 => Ok(()),
             closed => Err(io::Error::other(format!("the server closed {closed} connections"))),

@@ -21,14 +21,8 @@ pub(super) fn columns() -> Vec<Column> {
 }
 
 pub(super) fn run(running: &Running, load: &Load, depth: usize) -> io::Result<Outcome> {
-    let greeting = Greeting {
-        address: running.address,
-        source: None,
-        path: "/echo",
-        deflate: false,
-        dialect: running.server.dialect(),
-        channel: None,
-    };
+    let greeting =
+        Greeting { path: "/echo", ..Greeting::new(running.address, running.server.dialect()) };
     let mut fleet = Fleet::new(load.sleep)?;
     fleet.open(&greeting, COUNT)?;
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::{Better, Column, Load, Meter, NUMBER_FIRST, Outcome, Payload, Requests, number_in};
-use crate::generator::{Fleet, Frame, Frames, Greeting, PONG, write_masked};
+use crate::generator::{Fleet, Frame, Frames, Greeting};
 use crate::servers::{Dialect, Running, Sends};
 
 pub(super) const CHANNEL: &str = "fanout";
@@ -219,14 +219,8 @@ impl Hall {
     fn open(running: &Running, load: &Load, audience: Audience) -> io::Result<Self> {
         let Audience { deflate, payload } = audience;
         let dialect = running.server.dialect();
-        let mut greeting = Greeting {
-            address: running.address,
-            source: None,
-            path: "/ws",
-            deflate,
-            dialect,
-            channel: Some(CHANNEL),
-        };
+        let mut greeting =
+            Greeting { deflate, channel: Some(CHANNEL), ..Greeting::new(running.address, dialect) };
         let mut fleet = Fleet::new(load.sleep)?;
         fleet.open(&greeting, load.subscribers)?;
         greeting.channel = None;
@@ -317,11 +311,7 @@ impl Hall {
                 }
             }
         })?;
-        for (client, payload) in self.pings.drain(..) {
-            let mut pong = Vec::new();
-            write_masked(&mut pong, PONG, &payload);
-            self.fleet.send(client, &pong)?;
-        }
+        self.fleet.answer(&mut self.pings)?;
         if self.fleet.closed() > 0 {
             return Err(io::Error::other(format!(
                 "the server closed {} connections ({})",

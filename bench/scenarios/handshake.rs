@@ -24,14 +24,7 @@ pub(super) fn columns() -> Vec<Column> {
 }
 
 pub(super) fn run(running: &Running, load: &Load) -> io::Result<Outcome> {
-    let greeting = Greeting {
-        address: running.address,
-        source: None,
-        path: "/ws",
-        deflate: false,
-        dialect: running.server.dialect(),
-        channel: None,
-    };
+    let greeting = Greeting::new(running.address, running.server.dialect());
     repeat(&greeting, load.warm_up())?;
     let meter = Meter::start(running)?;
     let count = repeat(&greeting, load.measured())? as f64;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Better, Column, Load, Outcome, fanout};
-use crate::generator::{Fleet, Greeting, PONG, write_masked};
+use crate::generator::{Fleet, Greeting};
 use crate::machine;
 use crate::servers::Running;
 
@@ -33,12 +33,8 @@ pub(super) fn run(running: &Running, load: &Load) -> io::Result<Outcome> {
     thread::sleep(SETTLE);
     let before = Memory::read(running)?;
     let greeting = Greeting {
-        address: running.address,
-        source: None,
-        path: "/ws",
-        deflate: false,
-        dialect: running.server.dialect(),
         channel: Some(fanout::CHANNEL),
+        ..Greeting::new(running.address, running.server.dialect())
     };
     fleet.open(&greeting, count)?;
     rest(&mut fleet)?;
@@ -70,11 +66,7 @@ fn rest(fleet: &mut Fleet) -> io::Result<()> {
                 pings.push((client, frame.payload.to_vec()));
             }
         })?;
-        for (client, payload) in pings {
-            let mut pong = Vec::new();
-            write_masked(&mut pong, PONG, &payload);
-            fleet.send(client, &pong)?;
-        }
+        fleet.answer(&mut pings)?;
     }
     Ok(())
 }

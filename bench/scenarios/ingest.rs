@@ -57,12 +57,8 @@ pub(super) fn run(running: &Running, load: &Load, subscribed: bool) -> io::Resul
     let dialect = running.server.dialect();
     let acks = dialect != Dialect::Plain;
     let mut greeting = Greeting {
-        address: running.address,
-        source: None,
         path: if dialect == Dialect::Ringcast { "/ws" } else { "/pub" },
-        deflate: false,
-        dialect,
-        channel: None,
+        ..Greeting::new(running.address, dialect)
     };
     let mut fleet = Fleet::new(load.sleep)?;
     fleet.open(&greeting, PUBLISHERS)?;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 
 use super::{Better, Column, Load, Meter, NUMBER_FIRST, Outcome, Requests};
-use crate::generator::{Fleet, Greeting, PONG, TEXT, write_masked};
+use crate::generator::{Fleet, Greeting, TEXT, write_masked};
 use crate::machine;
 use crate::servers::Running;
 
@@ -46,14 +46,7 @@ pub(super) fn columns() -> Vec<Column> {
 
 pub(super) fn run(running: &Running, load: &Load) -> io::Result<Outcome> {
     machine::raise_descriptor_limit()?;
-    let greeting = Greeting {
-        address: running.address,
-        source: None,
-        path: "/ws",
-        deflate: false,
-        dialect: running.server.dialect(),
-        channel: None,
-    };
+    let greeting = Greeting::new(running.address, running.server.dialect());
     let epoch = publish_all(&greeting)?;
     let mut bystander = Bystander::open(&greeting)?;
     let mut fleet = Fleet::new(load.sleep)?;
@@ -158,11 +151,7 @@ fn hear(
             looked = bystander.look(latencies);
         }
     })?;
-    for (client, payload) in pings {
-        let mut pong = Vec::new();
-        write_masked(&mut pong, PONG, &payload);
-        fleet.send(client, &pong)?;
-    }
+    fleet.answer(&mut pings)?;
     looked.map(|()| done)
 }
 

@@ -196,16 +196,17 @@ impl Hub {
                 break;
             }
             let Some((client, topic)) = self.recoveries.due.pop_front() else { break };
-            self.ask(client, topic, now);
-            bytes += self.recoveries.page_bytes;
+            if self.ask(client, topic, now) {
+                bytes += self.recoveries.page_bytes;
+            }
         }
     }
 
-    fn ask(&mut self, client: ClientId, topic: TopicId, now: Time) {
-        // It may have left, or have come back behind another entry.
+    /// False when there is nobody to ask for: it has left, or come back behind another entry.
+    fn ask(&mut self, client: ClientId, topic: TopicId, now: Time) -> bool {
         let recovery = self.clients.recovery_mut(client, topic);
         let Some(recovery) = recovery.filter(|recovery| recovery.stage == Stage::Due) else {
-            return;
+            return false;
         };
         recovery.stage = Stage::Asked;
         let Recovery { ticket, recall, .. } = *recovery;
@@ -216,7 +217,7 @@ impl Hub {
         if known.home.is_some() {
             let (recalled, runs) = self.recall(topic, recall, page, now);
             self.catch_up((client, topic, ticket), recalled, runs, now);
-            return;
+            return true;
         }
         self.recoveries.asked += 1;
         let channel: Box<str> = known.name.as_ref().into();
@@ -224,6 +225,7 @@ impl Hub {
         let asker = Asker { shard: self.settings.shard, topic, client, ticket };
         let request = Request::Recall { channel, asker, recall, page };
         self.letters.push((home, Letter::Request(request)));
+        true
     }
 
     /// Another shard's answer.

@@ -1,14 +1,12 @@
-//! A whole shard over a driver made of paper: what a peer sends is handed in, what the shard
-//! does with the socket is written down.
+//! A whole shard over a driver made of [`paper`].
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 
 use super::*;
 use crate::conn::{self, EndReason};
 use crate::hub::{self, Capacity, Delivery, Letter, Request, Rule, Rules};
 use crate::io::epoll::Epoll;
-use crate::io::{Buffer, Description, Send, SocketId, Waker};
+use crate::io::{Buffer, SocketId};
 use crate::limits::{
     LINGER_BYTES_MAX, MAILBOX_LETTERS_MAX, REPLIES_BYTES_MAX, TIMERS_PER_TICK_MAX,
 };
@@ -16,115 +14,18 @@ use crate::proto::http::Refusal;
 use crate::proto::ws::close;
 use crate::proto::ws::frame::{Opcode, write_masked};
 
+mod paper;
 mod presence;
 mod publish;
 mod recall;
+
+use paper::{Paper, Socket};
 
 const SOCKET: SocketId = Key::new(0, 0);
 
 const UPGRADE: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Version: 13\r\n\r\n";
-
-#[derive(Debug, Default)]
-struct Socket {
-    sent: Vec<u8>,
-    /// Bytes it takes before it is full.
-    room: usize,
-    paused: bool,
-    shut: bool,
-    closed: bool,
-    /// The next send finds the connection broken.
-    broken: bool,
-}
-
-#[derive(Debug)]
-struct Paper {
-    sockets: BTreeMap<SocketId, Socket>,
-    completions: VecDeque<Completion>,
-    received: Vec<Vec<u8>>,
-    /// To whom something was sent, one after the other.
-    sent_to: Vec<SocketId>,
-    waker: Waker,
-}
-
-impl Driver for Paper {
-    fn listen(&mut self, _: OwnedFd) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn stop_listening(&mut self) {
-        self.completions.push_back(Completion::ListenerClosed);
-    }
-
-    fn resume_accepting(&mut self) {}
-
-    fn adopt(&mut self, _: OwnedFd) -> io::Result<SocketId> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn release(&mut self, _: SocketId) -> Option<OwnedFd> {
-        None
-    }
-
-    fn waker(&self) -> Waker {
-        self.waker.clone()
-    }
-
-    fn harvest(
-        &mut self,
-        _: Option<Duration>,
-        completions: &mut Vec<Completion>,
-    ) -> io::Result<()> {
-        completions.extend(self.completions.drain(..));
-        Ok(())
-    }
-
-    fn received(&mut self, buffer: Buffer) -> &mut [u8] {
-        &mut self.received[buffer.index as usize]
-    }
-
-    fn send(&mut self, sends: &[Send<'_>], outcomes: &mut Vec<Sent>) {
-        for Send { socket, slices } in sends {
-            self.sent_to.push(*socket);
-            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-            let socket = self.sockets.get_mut(socket).expect("a socket that is open");
-            assert!(!socket.closed && !socket.shut);
-            if socket.broken {
-                outcomes.push(Sent::Failed(io::ErrorKind::ConnectionReset.into()));
-                continue;
-            }
-            let taken = bytes.len().min(socket.room);
-            socket.room -= taken;
-            socket.sent.extend_from_slice(&bytes[..taken]);
-            outcomes.push(if taken == bytes.len() { Sent::Whole } else { Sent::Partial(taken) });
-        }
-    }
-
-    fn await_writable(&mut self, _: SocketId) {}
-
-    fn pause(&mut self, socket: SocketId) {
-        self.sockets.get_mut(&socket).expect("a socket that is open").paused = true;
-    }
-
-    fn resume(&mut self, socket: SocketId) {
-        self.sockets.get_mut(&socket).expect("a socket that is open").paused = false;
-    }
-
-    fn quiet(&mut self, _: SocketId) {}
-
-    fn shutdown(&mut self, socket: SocketId) {
-        self.sockets.get_mut(&socket).expect("a socket that is open").shut = true;
-    }
-
-    fn close(&mut self, socket: SocketId) {
-        self.sockets.get_mut(&socket).expect("a socket that is open").closed = true;
-    }
-
-    fn describe(&self) -> Description {
-        Description { name: "paper", descriptors: "none", notes: Vec::new() }
-    }
-}
 
 struct Fixed(Time);
 

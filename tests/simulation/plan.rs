@@ -320,7 +320,7 @@ impl Plan {
             0 => {
                 (habits.watch, habits.subscribe) = (habits.subscribe * 2, habits.subscribe / 2);
                 habits.unwatch = if leaves { draw.0.u32(..=habits.watch) } else { 0 };
-                if draw.0.u32(..3) > 0 {
+                if !draw.one_in(3) {
                     // What one shard tells another of them comes in pieces.
                     self.shards = draw.0.u16(2..5);
                     self.settings.hub.shards = self.shards;
