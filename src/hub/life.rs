@@ -241,6 +241,7 @@ impl Hub {
             let Some(history) = home.and_then(|home| home.history.as_mut()) else { continue };
             history.trim(now);
             if let Some(expiry) = history.next_look() {
+                debug_assert!(expiry > now, "what is kept has not become too old");
                 self.topics.expiries.push(Reverse((expiry, topic)));
             }
         }
