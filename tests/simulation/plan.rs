@@ -70,6 +70,8 @@ pub struct Weather {
     pub stall_ppm: u32,
     /// How long a shard stalls at most.
     pub stall_us_max: u64,
+    /// The one shard that stalls, where the others do not.
+    pub stalls_only: Option<usize>,
     /// The clock jumps.
     pub jump_ppm: u32,
     /// By how much at most.
@@ -388,10 +390,17 @@ impl Plan {
         (habits.payload_bytes_max, habits.pause_us) = (8, draw.0.u64(100..2_000));
         self.life_us = self.life_us.min(draw.0.u64(100_000..600_000));
         if draw.one_in(3) {
-            // All of it fits, and waits for a home that stalls.
+            // All of it fits, and waits for a home that stalls, while the other shards do not: for
+            // longer than anybody may go on without an answer.
             self.room = MailboxRoom::default();
-            self.weather.stall_ppm = draw.0.u32(2_000..40_000);
-            self.weather.stall_us_max = draw.scale(100_000, 2_000_000);
+            let stall_us_max = draw.scale(300_000, 3_000_000);
+            let weather = Weather { turn_us_max: 1_000, ..Weather::default() };
+            self.weather =
+                Weather { stalls_only: Some(0), stall_ppm: 20_000, stall_us_max, ..weather };
+            self.peers = self.peers.min(10);
+            (self.faults.buffers, self.faults.buffer_bytes) = (256, 16 * 1024);
+            self.faults.completions_max = 1024;
+            self.life_us = draw.0.u64(1_000_000..4_000_000);
         }
         self
     }
@@ -572,6 +581,7 @@ fn weather(draw: &mut Draw) -> Weather {
     Weather {
         stall_ppm: draw.perhaps(2_000),
         stall_us_max: draw.scale(1_000, 20_000_000),
+        stalls_only: None,
         jump_ppm: draw.perhaps(300),
         jump_us_max: draw.scale(1_000, 200_000_000),
         outage_ppm: draw.perhaps(500),

@@ -477,7 +477,11 @@ impl World {
         let mut strikes = |ppm: u32| ppm > 0 && random.u32(..1_000_000) < ppm;
         let (stalls, jumps, breaks) =
             (strikes(weather.stall_ppm), strikes(weather.jump_ppm), strikes(weather.outage_ppm));
-        if stalls && let Some(turn) = &mut self.turns[index] {
+        let may_stall = weather.stalls_only.is_none_or(|it| it == index);
+        if stalls
+            && may_stall
+            && let Some(turn) = &mut self.turns[index]
+        {
             turn.stalled_until = self.now + self.random.u64(..=weather.stall_us_max);
             self.reached.count(Situation::ShardStalled);
         }
