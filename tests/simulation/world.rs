@@ -23,13 +23,19 @@ const SECOND: u64 = 1_000_000;
 /// Ticks of one world at most: beyond it something turns in circles.
 const TICKS_MAX: u64 = 3_000_000;
 
-/// Replies that wait for one client at most: those that stop the reading, what the requests cause
-/// that had been read by then, and answers that all come at once.
-const REPLIES_BYTES_BOUND: u64 =
-    (REPLIES_BYTES_MAX + 80 * 1024) as u64 + ACK_BYTES_MAX * PUBLISHES_UNANSWERED_MAX as u64;
-
 /// Bytes of an ack in these worlds, whose channels have short names and whose ids are numbers.
 const ACK_BYTES_MAX: u64 = 80;
+
+/// Bytes of replies that wait for one client at most: those that stop the reading, what the requests
+/// cause that had been read by then, and answers that all come at once. Where people poll, one answer
+/// is all that a queue held.
+fn replies_bytes_bound(plan: &Plan) -> u64 {
+    let Settings { conn, hub, .. } = &plan.settings;
+    let asked = (REPLIES_BYTES_MAX + 80 * 1024) as u64;
+    let acks = ACK_BYTES_MAX * u64::from(PUBLISHES_UNANSWERED_MAX);
+    let polled = u64::from(hub.outbox.bytes) + conn.message_bytes_max as u64;
+    asked + acks + if plan.habits.listen > 0 { polled } else { 0 }
+}
 
 /// What became of a world.
 #[derive(Debug, Clone, Default)]
@@ -446,7 +452,7 @@ impl World {
         }
         let audit = turn.shard.audit();
         assert!(
-            audit.hub.replies_bytes_most <= REPLIES_BYTES_BOUND,
+            audit.hub.replies_bytes_most <= replies_bytes_bound(&self.plan),
             "{} bytes of replies wait for one client",
             audit.hub.replies_bytes_most
         );
