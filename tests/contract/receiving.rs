@@ -8,7 +8,7 @@ use std::time::Duration;
 use ringcast::io::{Driver, ListenerSettings, Sent, Settings, SocketId};
 
 use crate::Kind;
-use crate::world::{World, pattern, settings};
+use crate::world::{World, assert_clean_end, pattern, settings};
 
 pub(crate) fn nothing_is_lost_when_buffers_run_out<K: Kind>() {
     const SOCKETS: usize = 64;
@@ -51,7 +51,7 @@ pub(crate) fn the_end_is_told_once_and_sending_goes_on<K: Kind>() {
     assert!(world.of(socket).failed.is_none());
     world.close(socket);
     world.idle(Duration::from_millis(20));
-    assert_eq!(client.read(&mut [0]).expect("a clean end"), 0);
+    assert_clean_end(&mut client);
 }
 
 pub(crate) fn the_end_is_told_after_the_bytes_in_one_segment<K: Kind>() {

@@ -2,7 +2,7 @@
 //! every moment.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::panic;
 use std::sync::mpsc;
@@ -207,10 +207,17 @@ impl<K: Kind> World<K> {
         self.until("an accept", |world| {
             // Slots that are being closed may be short for a moment; trying again is the rule.
             world.driver.resume_accepting();
-            world.accepted.iter().any(|(_, one)| *one == peer)
+            world.open_from(peer).is_some()
         });
-        let at = self.accepted.iter().rposition(|(_, one)| *one == peer).expect("just seen");
-        self.accepted[at].0
+        self.open_from(peer).expect("just seen")
+    }
+
+    /// The one from `peer` that is open: the kernel may give a port to several, one after the other.
+    fn open_from(&self, peer: SocketAddr) -> Option<SocketId> {
+        let is_it = |(socket, from): &&(SocketId, SocketAddr)| {
+            *from == peer && self.heard.contains_key(socket)
+        };
+        self.accepted.iter().rev().find(is_it).map(|(socket, _)| *socket)
     }
 
     pub(crate) fn adopt(&mut self, fd: std::os::fd::OwnedFd) -> SocketId {
@@ -340,6 +347,14 @@ pub(crate) fn pattern(seed: u64, count: usize) -> Vec<u8> {
     }
     bytes.truncate(count);
     bytes
+}
+
+/// Waits for the FIN, with nothing before it. The kernel may interrupt this thread's reads to clean
+/// up after a ring of its own, and with a timeout set they are not taken up again: that is no end.
+pub(crate) fn assert_clean_end(client: &mut TcpStream) {
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).expect("a clean end");
+    assert_eq!(rest, [0; 0], "nothing before the end");
 }
 
 /// Closing with this set sends a reset instead of a FIN.
