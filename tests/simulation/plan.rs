@@ -393,10 +393,13 @@ impl Plan {
             // All of it fits, and waits for a home that stalls, while the other shards do not: for
             // longer than anybody may go on without an answer.
             self.room = MailboxRoom::default();
-            let stall_us_max = draw.scale(300_000, 3_000_000);
-            let weather = Weather { turn_us_max: 1_000, ..Weather::default() };
-            self.weather =
-                Weather { stalls_only: Some(0), stall_ppm: 20_000, stall_us_max, ..weather };
+            self.weather = Weather {
+                stalls_only: Some(0),
+                stall_ppm: 20_000,
+                stall_us_max: draw.scale(300_000, 3_000_000),
+                turn_us_max: 1_000,
+                ..Weather::default()
+            };
             self.peers = self.peers.min(10);
             (self.faults.buffers, self.faults.buffer_bytes) = (256, 16 * 1024);
             self.faults.completions_max = 1024;
