@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use tracing::warn;
 
 use super::admission::TRY_AGAIN;
-use super::{Connection, Shard};
+use super::{Connection, Holds, Shard};
 use crate::conn::{Conn, EndReason};
 use crate::io::{Driver, SocketId};
 use crate::limits::{ACCEPT_RETRY_DELAY, ACCEPT_WARNING_INTERVAL};
@@ -51,9 +51,7 @@ impl<D: Driver> Shard<D> {
             held_bytes: 0,
             admitted: false,
             client: false,
-            throttled: false,
-            held_back: false,
-            unanswered: false,
+            holds: Holds::empty(),
         };
         self.conns.insert(socket, connection);
         self.hub.open(socket);

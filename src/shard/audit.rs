@@ -1,6 +1,6 @@
 //! A shard's books, checked. Not part of any tick.
 
-use super::Shard;
+use super::{Holds, Shard};
 use crate::hub::{self, Epoch};
 use crate::io::Driver;
 
@@ -63,15 +63,15 @@ impl<D: Driver> Shard<D> {
             audit.windows += u64::from(window > 0);
             audit.closing += u64::from(connection.conn.is_closing());
             audit.open += u64::from(connection.client);
-            audit.held_back += u64::from(connection.held_back);
+            audit.held_back += u64::from(connection.holds.contains(Holds::LETTERS));
             let ready = connection.answers.as_ref().is_some_and(|answers| answers.is_ready());
             assert!(!ready, "{socket:?} could be answered");
             assert!(
-                !connection.unanswered || connection.answers.is_some(),
+                !connection.holds.contains(Holds::ANSWERS) || connection.answers.is_some(),
                 "{socket:?} is not read from, and there is no answer to wait for"
             );
             assert!(
-                !connection.held_back || self.held_back.contains(&socket),
+                !connection.holds.contains(Holds::LETTERS) || self.held_back.contains(&socket),
                 "{socket:?} is held back and nobody will read from it again"
             );
         }

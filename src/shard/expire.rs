@@ -1,6 +1,6 @@
 //! Time limits that have come.
 
-use super::Shard;
+use super::{Holds, Shard};
 use crate::conn::{EndReason, Expired};
 use crate::io::Driver;
 use crate::limits::{QUIET_AFTER, TIMERS_PER_TICK_MAX};
@@ -15,7 +15,7 @@ impl<D: Driver> Shard<D> {
         for socket in due.drain(..due.len().min(TIMERS_PER_TICK_MAX)) {
             let Some(connection) = self.conns.get_mut(socket) else { continue };
             // Who is not read from because others cannot keep up may have answered long ago.
-            if connection.held_back || self.hub.is_kept_waiting(socket) {
+            if connection.holds.contains(Holds::LETTERS) || self.hub.is_kept_waiting(socket) {
                 connection.conn.excuse(now);
             }
             let replies = &mut self.scratch.replies;

@@ -2,8 +2,8 @@
 
 use std::io::IoSlice;
 
-use super::Shard;
 use super::admission::TRY_AGAIN;
+use super::{Holds, Shard};
 use crate::conn::EndReason;
 use crate::hub::{ClientId, Failure, Settled};
 use crate::io::{Driver, SLICES_PER_SEND_MAX, Send, Sent};
@@ -129,7 +129,7 @@ impl<D: Driver> Shard<D> {
             // It is not read from while it does not read its replies, but it does read.
             if taken > 0
                 && let Some(connection) = self.conns.get_mut(client)
-                && connection.throttled
+                && connection.holds.contains(Holds::REPLIES)
             {
                 connection.conn.excuse(now);
             }

@@ -1,6 +1,6 @@
 //! How a client's life ends, and then its connection's.
 
-use super::Shard;
+use super::{Holds, Shard};
 use crate::conn::{Afterwards, EndReason};
 use crate::io::{Driver, SocketId};
 use crate::proto::http::Refusal;
@@ -19,9 +19,7 @@ impl<D: Driver> Shard<D> {
         self.hub.mute(socket, now);
         self.hub.reply_last(socket, &mut self.scratch.replies);
         // What else it says is read, to be thrown away: its own good-bye is behind that.
-        self.read_again(now, socket, |connection| {
-            (connection.unanswered, connection.throttled) = (false, false);
-        });
+        self.read_again(now, socket, Holds::ANSWERS | Holds::REPLIES);
         if self.hub.is_drained(socket) {
             self.finished(now, socket);
         }

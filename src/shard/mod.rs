@@ -32,6 +32,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bitflags::bitflags;
+
 use crate::conn::Conn;
 use crate::hub::{ClientId, Failure, Hub, ShardIndex};
 use crate::io::{Completion, Driver, Sent};
@@ -97,18 +99,27 @@ struct Connection {
     admitted: bool,
     /// An open WebSocket, or listening; counted in `Metrics::clients`.
     client: bool,
-    /// Reasons not to read: replies that wait, letters that wait, answers that are awaited.
-    throttled: bool,
-    held_back: bool,
-    unanswered: bool,
+    /// It is read from while there are none.
+    holds: Holds,
 }
 
-impl Connection {
-    /// Whether there is no reason not to read.
-    const fn is_read(&self) -> bool {
-        !self.throttled && !self.held_back && !self.unanswered
+bitflags! {
+    /// Reasons not to read from a connection.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Holds: u8 {
+        /// Replies wait that it does not read.
+        const REPLIES = 1;
+        /// Letters wait that another shard has no room for.
+        const LETTERS = 1 << 1;
+        /// It has asked much over HTTP that is still to be answered.
+        const ANSWERS = 1 << 2;
     }
+}
 
+/// Idle connections are what there is most of.
+const _: () = assert!(size_of::<Connection>() <= 120);
+
+impl Connection {
     /// Bytes it keeps of incomplete messages and of answers.
     fn keeps_bytes(&self) -> usize {
         let answers = self.answers.as_ref().map_or(0, |answers| answers.held_bytes());

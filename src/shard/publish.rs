@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Connection, Shard};
+use super::{Connection, Holds, Shard};
 use crate::conn::{self, EndReason, Event};
 use crate::hub::{self, RequestId};
 use crate::io::{Driver, SocketId};
@@ -144,7 +144,7 @@ impl<D: Driver> Shard<D> {
     pub(super) fn wait_for_answers(&mut self, socket: SocketId) {
         let answers = self.conns.get(socket).and_then(|it| it.answers.as_deref());
         if answers.is_some_and(Answers::is_behind) {
-            self.stop_reading(socket, |connection| connection.unanswered = true);
+            self.stop_reading(socket, Holds::ANSWERS);
         }
     }
 
@@ -199,7 +199,7 @@ impl<D: Driver> Shard<D> {
             Some(_) => unreachable!("an answer ends a connection or not"),
         }
         if has_caught_up {
-            self.read_again(now, socket, |connection| connection.unanswered = false);
+            self.read_again(now, socket, Holds::ANSWERS);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use super::drain::say_goaway;
 use super::metrics::Door;
 use super::request::{Asked, Unacceptable};
-use super::{Connection, Settings, Shard, listen};
+use super::{Holds, Settings, Shard, listen};
 use crate::conn::{Conn, EndReason, Event};
 use crate::hub::{Format, Recall, ShardIndex};
 use crate::io::{Buffer, Driver, SocketId};
@@ -156,20 +156,20 @@ impl<D: Driver> Shard<D> {
     /// Stops reading from a client that does not read its replies.
     pub(super) fn throttle(&mut self, socket: SocketId) {
         if self.hub.throttle(socket) {
-            self.stop_reading(socket, |connection| connection.throttled = true);
+            self.stop_reading(socket, Holds::REPLIES);
         }
     }
 
     /// Reads again from a client whose replies have left.
     pub(super) fn unthrottle(&mut self, now: Time, socket: SocketId) {
-        self.read_again(now, socket, |connection| connection.throttled = false);
+        self.read_again(now, socket, Holds::REPLIES);
     }
 
     /// Stops reading from a client whose requests another shard has no room for.
     fn hold_back(&mut self, socket: SocketId) {
         let Some(connection) = self.conns.get(socket) else { return };
-        if !connection.held_back {
-            self.stop_reading(socket, |connection| connection.held_back = true);
+        if !connection.holds.contains(Holds::LETTERS) {
+            self.stop_reading(socket, Holds::LETTERS);
             self.held_back.push(socket);
         }
     }
@@ -177,7 +177,7 @@ impl<D: Driver> Shard<D> {
     /// Reads again from the clients that were held back.
     pub(super) fn release_held_back(&mut self, now: Time) {
         for socket in std::mem::take(&mut self.held_back) {
-            self.read_again(now, socket, |connection| connection.held_back = false);
+            self.read_again(now, socket, Holds::LETTERS);
         }
     }
 
@@ -209,27 +209,22 @@ impl<D: Driver> Shard<D> {
         self.held_bytes -= std::mem::replace(&mut connection.held_bytes, held) as usize;
     }
 
-    /// Reads from `socket` no more, for the reason that `mark` notes.
-    pub(super) fn stop_reading(&mut self, socket: SocketId, mark: impl FnOnce(&mut Connection)) {
+    /// Reads from `socket` no more, for one reason.
+    pub(super) fn stop_reading(&mut self, socket: SocketId, reason: Holds) {
         let Some(connection) = self.conns.get_mut(socket) else { return };
-        let was_read = connection.is_read();
-        mark(connection);
+        let was_read = connection.holds.is_empty();
+        connection.holds |= reason;
         if was_read {
             self.driver.pause(socket);
         }
     }
 
-    /// Reads from `socket` again, unless there is a reason left when `clear` has taken one away.
-    pub(super) fn read_again(
-        &mut self,
-        now: Time,
-        socket: SocketId,
-        clear: impl FnOnce(&mut Connection),
-    ) {
+    /// Reads from `socket` again, unless there is a reason left beside `reasons`.
+    pub(super) fn read_again(&mut self, now: Time, socket: SocketId, reasons: Holds) {
         let Some(connection) = self.conns.get_mut(socket) else { return };
-        let was_read = connection.is_read();
-        clear(connection);
-        if !was_read && connection.is_read() {
+        let was_read = connection.holds.is_empty();
+        connection.holds -= reasons;
+        if !was_read && connection.holds.is_empty() {
             // What it has said meanwhile is read from the next harvest on.
             connection.conn.excuse(now);
             self.driver.resume(socket);
