@@ -3,8 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::format::{Encoder, Format};
 use super::listen::Listening;
 use super::outbox::{Capacity, Gap, Offered, Outbox};
@@ -13,6 +11,8 @@ use super::segment::{Run, Segment};
 use super::{Burden, ClientId, Failure, GapReason, PatternId, TopicId, Way};
 use crate::mem::Table;
 use crate::time::Time;
+use extra::{Extra, Followed};
+use subscriptions::Subscriptions;
 
 /// Empty outboxes kept for the next backlog: a burst to as many clients allocates nothing.
 const SPARE_MAX: usize = 1024;
@@ -44,26 +44,10 @@ pub(super) struct Client {
     outbox: Option<Box<Outbox>>,
     /// How its messages are written.
     format: Format,
-    pub(super) subscriptions: SmallVec<[Subscription; 2]>,
-    /// How many of them only patterns hold.
-    pub(super) matched: u16,
+    pub(super) subscriptions: Subscriptions,
+    extra: Option<Box<Extra>>,
     /// Subscriptions that wait for a home shard's answer.
     pub(super) waiting: u16,
-    /// Patterns that it is subscribed to, if there are any.
-    #[expect(clippy::box_collection, reason = "few have one, and everybody has its place")]
-    pub(super) patterns: Option<Box<Vec<PatternId>>>,
-    /// It has let go of a pattern since few replies waited for it.
-    pub(super) has_let_go: bool,
-    /// What it is called, if it has said so; behind a box, because few have.
-    pub(super) user: Option<Box<Arc<str>>>,
-    /// Channels in which it catches up, if there are any.
-    #[expect(
-        clippy::box_collection,
-        reason = "nearly nobody has one, and everybody has its place"
-    )]
-    pub(super) recoveries: Option<Box<Vec<Recovery>>>,
-    /// What there is to know of a client that listens over HTTP.
-    listening: Option<Box<Listening>>,
     /// Publishes that are to be answered and have not been.
     unanswered: u32,
     /// Listed in `Clients::dirty`.
@@ -83,6 +67,9 @@ pub(super) struct Client {
     /// How it is told what became of its publishes.
     pub(super) door: Door,
 }
+
+/// Idle clients are what there is most of.
+const _: () = assert!(size_of::<Client>() <= 48);
 
 /// How a client is told what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -109,8 +96,40 @@ impl Client {
         !self.sealed && !self.retiring
     }
 
+    /// What few have, to be given something; see [`Client::forget_unused`].
+    pub(super) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    /// Keeps no empty [`Extra`].
+    fn forget_unused(&mut self) {
+        self.extra.take_if(|extra| extra.is_unused());
+    }
+
     pub(super) fn listening(&self) -> Option<&Listening> {
-        self.listening.as_deref()
+        self.extra.as_ref()?.listening.as_deref()
+    }
+
+    /// What it is called, if it has said so.
+    pub(super) fn user(&self) -> Option<&Arc<str>> {
+        self.extra.as_ref()?.user.as_ref()
+    }
+
+    /// How it catches up with channels.
+    pub(super) fn recoveries(&self) -> &[Recovery] {
+        let recoveries = self.extra.as_ref().and_then(|extra| extra.recoveries.as_deref());
+        recoveries.map_or(&[], Vec::as_slice)
+    }
+
+    /// The same, to change it.
+    fn recoveries_mut(&mut self) -> &mut [Recovery] {
+        let recoveries = self.extra.as_mut().and_then(|extra| extra.recoveries.as_deref_mut());
+        recoveries.map_or(&mut [], Vec::as_mut_slice)
+    }
+
+    /// Whether it catches up with a channel.
+    fn is_recovering(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.recoveries.is_some())
     }
 
     pub(super) fn has_something_waiting(&self) -> bool {
@@ -119,12 +138,12 @@ impl Client {
 
     /// Whether it listens for an answer that cannot be given yet.
     fn is_held(&self) -> bool {
-        self.door == Door::Poll && self.listening.as_ref().is_some_and(|it| !it.is_placed())
+        self.door == Door::Poll && self.listening().is_some_and(|it| !it.is_placed())
     }
 
     /// How many channels it has asked for itself, or is about to have.
     pub(super) fn channels(&self) -> usize {
-        self.subscriptions.len() - usize::from(self.matched) + usize::from(self.waiting)
+        self.subscriptions.len() - usize::from(self.matched()) + usize::from(self.waiting)
     }
 
     /// Its place in `topic`, if it is subscribed to that.
@@ -137,9 +156,18 @@ impl Client {
         self.subscriptions.iter_mut().find(|subscription| subscription.topic == topic)
     }
 
+    fn followed(&self) -> Option<&Followed> {
+        self.extra.as_ref()?.followed.as_deref()
+    }
+
     /// Patterns that it is subscribed to.
     pub(super) fn patterns(&self) -> &[PatternId] {
-        self.patterns.as_deref().map_or(&[], Vec::as_slice)
+        self.followed().map_or(&[], |followed| &followed.patterns)
+    }
+
+    /// How many of its subscriptions only patterns hold.
+    pub(super) fn matched(&self) -> u16 {
+        self.followed().map_or(0, |followed| followed.matched)
     }
 }
 
@@ -355,26 +383,33 @@ impl Clients {
         held.expect("a subscriber has a subscription").position
     }
 
+    /// What a client has by patterns, or had, to change it.
+    pub(super) fn followed_mut(&mut self, id: ClientId) -> Option<&mut Followed> {
+        self.table.get_mut(id)?.extra.as_mut()?.followed.as_deref_mut()
+    }
+
     /// How a client catches up with `topic`, if it does.
     pub(super) fn recovery(&self, id: ClientId, topic: TopicId) -> Option<&Recovery> {
-        let recoveries = self.table.get(id)?.recoveries.as_ref()?;
-        recoveries.iter().find(|recovery| recovery.topic == topic)
+        let mut recoveries = self.table.get(id)?.recoveries().iter();
+        recoveries.find(|recovery| recovery.topic == topic)
     }
 
     /// The same, to change it.
     pub(super) fn recovery_mut(&mut self, id: ClientId, topic: TopicId) -> Option<&mut Recovery> {
-        let recoveries = self.table.get_mut(id)?.recoveries.as_mut()?;
-        recoveries.iter_mut().find(|recovery| recovery.topic == topic)
+        let mut recoveries = self.table.get_mut(id)?.recoveries_mut().iter_mut();
+        recoveries.find(|recovery| recovery.topic == topic)
     }
 
     /// Ends it, if there is one.
     pub(super) fn end_recovery(&mut self, id: ClientId, topic: TopicId) -> Option<Recovery> {
         let client = self.table.get_mut(id)?;
-        let recoveries = client.recoveries.as_mut()?;
+        let extra = client.extra.as_mut()?;
+        let recoveries = extra.recoveries.as_mut()?;
         let at = recoveries.iter().position(|recovery| recovery.topic == topic)?;
         let ended = recoveries.remove(at);
         if recoveries.is_empty() {
-            client.recoveries = None;
+            extra.recoveries = None;
+            client.forget_unused();
             if client.retiring {
                 client.sealed = true;
                 if !client.has_something_waiting() {
@@ -387,7 +422,7 @@ impl Clients {
 
     /// Lists a client that catches up if nothing waits for it: nothing will be sent that would.
     pub(super) fn look_whether_caught_up(&mut self, id: ClientId) {
-        let Some(client) = self.table.get(id).filter(|client| client.recoveries.is_some()) else {
+        let Some(client) = self.table.get(id).filter(|client| client.is_recovering()) else {
             return;
         };
         if client.outbox.as_ref().is_none_or(|outbox| outbox.is_empty()) {
@@ -405,8 +440,8 @@ impl Clients {
         mut is_it: impl FnMut(&mut Recovery) -> bool,
     ) -> Option<(ClientId, TopicId)> {
         while let Some(id) = self.caught_up.last().copied() {
-            let recoveries = self.table.get_mut(id).and_then(|it| it.recoveries.as_mut());
-            let mut recoveries = recoveries.into_iter().flat_map(|list| list.iter_mut());
+            let client = self.table.get_mut(id).into_iter();
+            let mut recoveries = client.flat_map(|it| it.recoveries_mut().iter_mut());
             if let Some(recovery) = recoveries.find_map(|it| is_it(it).then_some(it.topic)) {
                 return Some((id, recovery));
             }
@@ -419,7 +454,7 @@ impl Clients {
     pub(super) fn retire(&mut self, id: ClientId) -> bool {
         let Some(client) = self.table.get_mut(id) else { return false };
         client.retiring = true;
-        client.sealed = client.recoveries.is_none();
+        client.sealed = !client.is_recovering();
         client.sealed && !client.has_something_waiting()
     }
 
@@ -433,7 +468,7 @@ impl Clients {
     /// Takes `replies`, whole frames as they are in JSON, and leaves the buffer empty.
     pub(super) fn reply(&mut self, id: ClientId, replies: &mut Vec<u8>) {
         let Some(client) = self.table.get_mut(id).filter(|client| !client.sealed) else { return };
-        retell(client.format, client.listening.as_deref(), replies, 0);
+        retell(client.format, client.listening(), replies, 0);
         if replies.is_empty() {
             return;
         }
@@ -450,7 +485,8 @@ impl Clients {
         if !client.format.has_notices() {
             return;
         }
-        let (format, listening) = (client.format, client.listening.as_deref());
+        let format = client.format;
+        let listening = client.extra.as_ref().and_then(|extra| extra.listening.as_deref());
         let outbox = client.outbox.get_or_insert_with(|| self.spare.pop().unwrap_or_default());
         let before = outbox.replies_bytes();
         outbox.write_reply(|replies| {
@@ -465,7 +501,8 @@ impl Clients {
     /// `id` listens over HTTP from now on.
     pub(super) fn begin_listening(&mut self, id: ClientId, door: Door, listening: Listening) {
         if let Some(client) = self.table.get_mut(id) {
-            (client.door, client.listening) = (door, Some(Box::new(listening)));
+            client.door = door;
+            client.extra_mut().listening = Some(Box::new(listening));
         }
     }
 
@@ -481,15 +518,17 @@ impl Clients {
             self.replies_bytes -= outbox.replies_bytes();
             outbox.take_replies(written);
         }
-        client.listening.take()
+        let listening = client.extra.as_mut()?.listening.take();
+        client.forget_unused();
+        listening
     }
 
     pub(super) fn is_listening(&self, id: ClientId) -> bool {
-        self.table.get(id).is_some_and(|client| client.listening.is_some())
+        self.table.get(id).is_some_and(|client| client.listening().is_some())
     }
 
     pub(super) fn listening_mut(&mut self, id: ClientId) -> Option<&mut Listening> {
-        self.table.get_mut(id)?.listening.as_deref_mut()
+        self.table.get_mut(id)?.extra.as_mut()?.listening.as_deref_mut()
     }
 
     pub(super) fn outbox_and_listening(
@@ -497,7 +536,8 @@ impl Clients {
         id: ClientId,
     ) -> Option<(&mut Outbox, &mut Listening)> {
         let client = self.table.get_mut(id)?;
-        Some((client.outbox.as_deref_mut()?, client.listening.as_deref_mut()?))
+        let listening = client.extra.as_mut()?.listening.as_deref_mut()?;
+        Some((client.outbox.as_deref_mut()?, listening))
     }
 
     pub(super) fn door(&self, id: ClientId) -> Option<Door> {
@@ -557,4 +597,6 @@ fn retell(format: Format, listening: Option<&Listening>, frames: &mut Vec<u8>, f
 }
 
 mod audit;
+mod extra;
 mod sending;
+mod subscriptions;

@@ -133,7 +133,7 @@ impl Hub {
         let subscription = Subscription { topic, position, is_direct: true, by_pattern: false };
         joining.subscriptions.push(subscription);
         self.recoveries.ticket = self.recoveries.ticket.wrapping_add(1);
-        joining.recoveries.get_or_insert_default().push(Recovery {
+        joining.extra_mut().recoveries.get_or_insert_default().push(Recovery {
             topic,
             ticket: self.recoveries.ticket,
             recall,

@@ -152,7 +152,7 @@ impl Hub {
         self.leave_patterns(client);
         let Some(leaving) = self.clients.get_mut(client) else { return };
         let subscriptions = std::mem::take(&mut leaving.subscriptions);
-        for subscription in subscriptions {
+        for subscription in subscriptions.iter().copied() {
             match subscription.is_direct {
                 true => self.exit(client, subscription.topic),
                 false => self.end_matched(client),

@@ -50,7 +50,7 @@ impl Hub {
         }
         let known = known.unwrap_or_else(|| self.begin_pattern(pattern));
         let asking = self.clients.get_mut(client).expect("looked at just now");
-        asking.patterns.get_or_insert_default().push(known);
+        asking.extra_mut().followed.get_or_insert_default().patterns.push(known);
         let began = self.patterns.get_mut(known).expect("found or made just now");
         began.clients.insert(client);
         let topics: Vec<TopicId> = began.topics.iter().copied().collect();
@@ -99,8 +99,9 @@ impl Hub {
 
     /// `client` hears of no channel to come. What it is subscribed to it stays subscribed to.
     pub(super) fn leave_patterns(&mut self, client: ClientId) {
-        let Some(leaving) = self.clients.get_mut(client) else { return };
-        for known in leaving.patterns.take().into_iter().flat_map(|patterns| *patterns) {
+        let leaving = self.clients.followed_mut(client);
+        let patterns = leaving.map(|followed| std::mem::take(&mut followed.patterns));
+        for known in patterns.into_iter().flatten() {
             self.leave_pattern(client, known);
         }
     }
@@ -120,7 +121,7 @@ impl Hub {
             subscription.by_pattern = true;
             return Ok(());
         }
-        if following.matched as usize >= MATCHED_CHANNELS_PER_CLIENT_MAX {
+        if usize::from(following.matched()) >= MATCHED_CHANNELS_PER_CLIENT_MAX {
             return Err(Refusal::TooManyMatches);
         }
         if !has_room {
@@ -217,12 +218,9 @@ impl Hub {
     /// holds.
     fn end_pattern(&mut self, client: ClientId, id: PatternId, now: Time) {
         let name = Arc::clone(&self.patterns.get(id).expect("the client has it").name);
-        let leaving = self.clients.get_mut(client).expect("who has a pattern is open");
-        if let Some(patterns) = &mut leaving.patterns {
-            patterns.retain(|known| *known != id);
-        }
-        leaving.patterns.take_if(|patterns| patterns.is_empty());
-        leaving.has_let_go = true;
+        let followed = self.clients.followed_mut(client).expect("who has a pattern is open");
+        followed.patterns.retain(|known| *known != id);
+        followed.has_let_go = true;
         // The homes are told in this order: who watches no more is not attached again.
         self.leave_pattern(client, id);
         let mut replies = Vec::new();
@@ -307,16 +305,16 @@ impl Hub {
 
     /// A subscription of `client` is held by patterns only.
     pub(super) fn begin_matched(&mut self, client: ClientId) {
-        if let Some(client) = self.clients.get_mut(client) {
-            client.matched += 1;
+        if let Some(followed) = self.clients.followed_mut(client) {
+            followed.matched += 1;
         }
         self.patterns.bytes += MATCH_PLACE_BYTES;
     }
 
     /// A subscription of `client` that only patterns held has ended, or is held by itself now.
     pub(super) fn end_matched(&mut self, client: ClientId) {
-        if let Some(client) = self.clients.get_mut(client) {
-            client.matched -= 1;
+        if let Some(followed) = self.clients.followed_mut(client) {
+            followed.matched -= 1;
         }
         self.patterns.bytes -= MATCH_PLACE_BYTES;
     }
@@ -327,9 +325,9 @@ impl Hub {
     fn make_way(&mut self, client: ClientId, replies: &mut Vec<u8>) -> Result<(), Refusal> {
         self.reply(client, replies);
         let waiting = self.clients.outbox(client).map_or(0, |outbox| outbox.replies_bytes());
-        let asking = self.clients.get_mut(client).expect("only open clients ask");
-        asking.has_let_go &= waiting > REPLIES_BYTES_MAX;
-        if asking.has_let_go { Err(Refusal::TooManyWishes) } else { Ok(()) }
+        let Some(followed) = self.clients.followed_mut(client) else { return Ok(()) };
+        followed.has_let_go &= waiting > REPLIES_BYTES_MAX;
+        if followed.has_let_go { Err(Refusal::TooManyWishes) } else { Ok(()) }
     }
 
     /// Also what a client is told of its channels counts, until it has left.

@@ -40,7 +40,7 @@ impl Clients {
             let awaited = waiting.get(&id).copied().unwrap_or_default();
             assert_eq!(client.waiting, awaited, "client {id:?} counts the answers it waits for");
             assert_eq!(client.dirty, listed.contains(&id), "client {id:?} knows that it is listed");
-            for subscription in &client.subscriptions {
+            for subscription in client.subscriptions.iter() {
                 let is_new = subscriptions.insert((subscription.topic, id));
                 assert!(is_new, "client {id:?} is subscribed twice to {:?}", subscription.topic);
             }
@@ -60,7 +60,7 @@ impl Clients {
             audit.sealed_backlog += u64::from(client.sealed && !outbox.is_empty());
             for (topic, (_, last)) in outbox.audit(self.capacity, audit) {
                 let known = topics.get(topic).expect("a topic outlives what waits of it");
-                let catches_up = client.recoveries.iter().flat_map(|list| list.iter());
+                let catches_up = client.recoveries().iter();
                 let mut of_topic = catches_up.filter(|recovery| recovery.topic == topic);
                 if let Some(recovery) = of_topic.next() {
                     assert_eq!(last, recovery.position(), "a page ends where the next begins");
@@ -89,11 +89,14 @@ impl Clients {
     /// what they have.
     pub(in crate::hub) fn recovering(&self) -> impl Iterator<Item = (ClientId, &[Recovery], bool)> {
         self.table.iter().filter_map(|(id, client)| {
-            let recoveries = client.recoveries.as_deref()?;
+            if !client.is_recovering() {
+                return None;
+            }
+            let recoveries = client.recoveries();
             assert!(!recoveries.is_empty(), "nobody catches up with nothing");
             let waits = client.outbox.as_ref().is_some_and(|outbox| !outbox.is_empty());
             let is_looked_at = waits || client.sealed || self.caught_up.contains(&id);
-            Some((id, recoveries.as_slice(), is_looked_at))
+            Some((id, recoveries, is_looked_at))
         })
     }
 }

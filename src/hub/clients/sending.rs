@@ -78,13 +78,14 @@ impl Clients {
     /// The kernel has taken `bytes`.
     pub(in crate::hub) fn release(&mut self, id: ClientId, bytes: usize) -> Progress {
         let client = self.table.get_mut(id).expect("nothing is sent to closed clients");
+        let is_recovering = client.is_recovering();
         let outbox = client.outbox.as_mut().expect("what was sent is still there");
         let replies_before = outbox.replies_bytes();
         self.flow.deliveries += u64::from(outbox.release(bytes).messages);
         let replies_bytes = outbox.replies_bytes();
         self.replies_bytes -= replies_before - replies_bytes;
         let drained = outbox.is_empty();
-        if drained && client.recoveries.is_some() {
+        if drained && is_recovering {
             self.caught_up.push(id);
         }
         if !drained {

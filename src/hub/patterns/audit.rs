@@ -55,9 +55,9 @@ impl Hub {
         let mut matched = 0;
         for (id, client) in self.clients.iter() {
             let alone = client.subscriptions.iter().filter(|it| !it.is_direct).count();
-            assert_eq!(usize::from(client.matched), alone, "client {id:?} counts its matches");
+            assert_eq!(usize::from(client.matched()), alone, "client {id:?} counts its matches");
             matched += alone;
-            for held in &client.subscriptions {
+            for held in client.subscriptions.iter() {
                 audit.matched_and_asked += u64::from(held.is_direct && held.by_pattern);
                 let channel = &self.topics.get(held.topic).expect("it is subscribed to").name;
                 let mut patterns = client.patterns().iter().filter_map(|id| self.patterns.get(*id));

@@ -22,7 +22,7 @@ impl Hub {
     /// `client` is called `user` wherever it subscribes from now on.
     pub fn introduce(&mut self, client: ClientId, user: &str) {
         if let Some(client) = self.clients.get_mut(client) {
-            client.user = Some(Box::new(user.into()));
+            client.extra_mut().user = Some(user.into());
         }
     }
 
@@ -46,7 +46,7 @@ impl Hub {
 
     fn note_change(&mut self, client: ClientId, topic: TopicId, by: i32) {
         let client = self.clients.get(client).expect("who comes or leaves is open");
-        let user = client.user.as_deref().cloned();
+        let user = client.user().cloned();
         let changes = self.presences.changes.entry(topic).or_default();
         let sum = changes.get(&user).copied().unwrap_or_default() + by;
         if sum == 0 {

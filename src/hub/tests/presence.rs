@@ -489,7 +489,7 @@ fn truth(world: &World, channel: &str) -> (BTreeMap<String, u32>, u64) {
         if !of.subscription(topic).is_some_and(|held| held.is_direct) {
             continue;
         }
-        match &of.user {
+        match of.user() {
             Some(user) => *users.entry(user.to_string()).or_default() += 1,
             None => anonymous += 1,
         }
