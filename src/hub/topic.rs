@@ -33,6 +33,8 @@ pub(super) struct Topics {
     free: Vec<TopicId>,
     hasher: SeedableRandomState,
     shards: u16,
+    /// Rules that channels follow, each once: there are few rules and many channels.
+    rules: Vec<Rc<Rule>>,
     /// Homes that were deserted at the time given, about the oldest first; looked at again when
     /// their time has come.
     pub(super) idle: VecDeque<(Time, TopicId)>,
@@ -50,7 +52,7 @@ pub(super) struct Topic {
     pub(super) name: Arc<str>,
     /// The beginning of each of its messages, encoded once.
     pub(super) prefix: Box<[u8]>,
-    pub(super) rule: Rule,
+    pub(super) rule: Rc<Rule>,
     pub(super) state: State,
     /// The numbering, if this shard is the home.
     pub(super) home: Option<Home>,
@@ -67,6 +69,9 @@ pub(super) struct Topic {
     /// The last message that every subscriber has been offered.
     pub(super) settled_seq: u64,
 }
+
+/// A box may have more channels than clients.
+const _: () = assert!(size_of::<Topic>() <= 376);
 
 /// Whether this shard knows the channel's numbering.
 #[derive(Debug)]
@@ -128,6 +133,7 @@ impl Topics {
             free: Vec::new(),
             hasher,
             shards,
+            rules: Vec::new(),
             idle: VecDeque::new(),
             expiries: BinaryHeap::new(),
             flushes: BinaryHeap::new(),
@@ -193,6 +199,7 @@ impl Topics {
             Key::new(u32::try_from(self.table.len()).expect("channels are bounded"), 0)
         });
         let name: Arc<str> = name.into();
+        let rule = self.share(rule);
         let topic = Topic {
             prefix: envelope::message_prefix(&name),
             name: Arc::clone(&name),
@@ -215,6 +222,16 @@ impl Topics {
         let before = self.names.insert(name, id);
         assert!(before.is_none(), "a channel lives once on a shard");
         id
+    }
+
+    /// The one copy of `rule`.
+    fn share(&mut self, rule: Rule) -> Rc<Rule> {
+        let known = self.rules.iter().find(|known| ***known == rule).cloned();
+        known.unwrap_or_else(|| {
+            let shared = Rc::new(rule);
+            self.rules.push(Rc::clone(&shared));
+            shared
+        })
     }
 
     /// Ends the life of a channel; returns its name.
