@@ -33,6 +33,9 @@ const ACCEPTS_PER_TICK_MAX: usize = COMPLETIONS_PER_TICK_MAX / 4;
 /// Receives from one socket in one tick.
 const RECEIVES_PER_SOCKET_MAX: usize = 2;
 
+/// Messages of two clients share no line of the cache.
+const BUFFER_ALIGNMENT: usize = 64;
+
 const TAG_SOCKET: u8 = 0;
 const TAG_LISTENER: u8 = 1;
 const TAG_BELL: u8 = 2;
@@ -51,9 +54,24 @@ pub struct Epoll {
     sends_apart: bool,
     arena: Vec<u8>,
     buffer_bytes: usize,
-    /// How many bytes each buffer of this tick holds. Its length is how many are lent.
-    lent: Vec<u32>,
+    /// The buffers of this tick. One begins where the one before ends, so that a tick of small
+    /// messages touches little memory.
+    lent: Vec<Lent>,
     buffers_max: usize,
+}
+
+/// A part of the arena that has been received into.
+#[derive(Debug, Clone, Copy)]
+struct Lent {
+    offset: usize,
+    bytes: u32,
+}
+
+impl Lent {
+    /// Where the next buffer may begin.
+    const fn end(self) -> usize {
+        self.offset + (self.bytes as usize).next_multiple_of(BUFFER_ALIGNMENT)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +144,7 @@ impl Epoll {
             sockets: Sockets::new(),
             sockets_max: settings.sockets_max,
             sends_apart: settings.sends_apart,
-            arena: vec![0; buffers_max * buffer_bytes],
+            arena: vec![0; buffers_max * buffer_bytes.next_multiple_of(BUFFER_ALIGNMENT)],
             buffer_bytes,
             lent: Vec::with_capacity(buffers_max),
             buffers_max,
@@ -265,7 +283,8 @@ impl Epoll {
             if index == self.buffers_max {
                 return Visit::Open;
             }
-            let buffer = &mut self.arena[index * self.buffer_bytes..][..self.buffer_bytes];
+            let offset = self.lent.last().map_or(0, |last| last.end());
+            let buffer = &mut self.arena[offset..][..self.buffer_bytes];
             match recv(fd, buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return Visit::Ended,
                 Ok(count) => {
@@ -273,7 +292,7 @@ impl Epoll {
                         index: u32::try_from(index).expect("buffers are counted in 16 bits"),
                         bytes: u32::try_from(count).expect("a buffer's length fits 32 bits"),
                     };
-                    self.lent.push(buffer.bytes);
+                    self.lent.push(Lent { offset, bytes: buffer.bytes });
                     completions.push(Completion::Received { socket, buffer });
                     if count < self.buffer_bytes {
                         return Visit::Open;
@@ -408,9 +427,9 @@ impl Driver for Epoll {
     }
 
     fn received(&mut self, buffer: Buffer) -> &mut [u8] {
-        let index = buffer.index as usize;
-        assert_eq!(self.lent.get(index), Some(&buffer.bytes), "a buffer of an earlier tick");
-        &mut self.arena[index * self.buffer_bytes..][..buffer.bytes()]
+        let lent = self.lent.get(buffer.index as usize).filter(|lent| lent.bytes == buffer.bytes);
+        let lent = lent.expect("a buffer of an earlier tick");
+        &mut self.arena[lent.offset..][..buffer.bytes()]
     }
 
     fn send(&mut self, sends: &[Send<'_>], outcomes: &mut Vec<Sent>) {
