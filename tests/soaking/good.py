@@ -12,6 +12,7 @@ CHANNELS = (
     [f"ticks.{n}" for n in range(6)]  # drop_oldest
     + [f"orders.{n}" for n in range(4)]  # drop_newest
     + [f"strict.{n}" for n in range(2)]  # close
+    + [f"fresh.{n}" for n in range(2)]  # max_age
 )
 # An answer that is not there by then is lost. Over the thin link, which may be down for 6 s when it
 # is tried the first time and full when it is tried again 12 s later, it may take longer.

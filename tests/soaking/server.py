@@ -51,6 +51,10 @@ overflow = "drop_newest"
 [[channel]]
 match = "strict.*"
 overflow = "close"
+
+[[channel]]
+match = "fresh.*"
+max_age = "300ms"
 """
 
 
