@@ -14,6 +14,8 @@ use crate::time::Time;
 use extra::{Extra, Followed};
 use subscriptions::Subscriptions;
 
+pub(super) use subscriptions::Subscription;
+
 /// Empty outboxes kept for the next backlog: a burst to as many clients allocates nothing.
 const SPARE_MAX: usize = 1024;
 
@@ -169,25 +171,6 @@ impl Client {
     pub(super) fn matched(&self) -> u16 {
         self.followed().map_or(0, |followed| followed.matched)
     }
-}
-
-/// A client's place in a topic, and what holds it there: one or both.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Subscription {
-    pub(super) topic: TopicId,
-    /// In `Audience::subscribers`.
-    pub(super) position: u32,
-    /// The client has asked for the channel.
-    pub(super) is_direct: bool,
-    /// A pattern of the client matches.
-    pub(super) by_pattern: bool,
-}
-
-impl Subscription {
-    /// Not on the list of subscribers yet, but among `Audience::newcomers`.
-    pub(super) const NEWCOMER: u32 = u32::MAX;
-    /// Neither: it catches up, and is listed in `Client::recoveries`.
-    pub(super) const RECOVERING: u32 = u32::MAX - 1;
 }
 
 /// What flowed out so far.

@@ -78,16 +78,12 @@ impl Clients {
     /// The kernel has taken `bytes`.
     pub(in crate::hub) fn release(&mut self, id: ClientId, bytes: usize) -> Progress {
         let client = self.table.get_mut(id).expect("nothing is sent to closed clients");
-        let is_recovering = client.is_recovering();
         let outbox = client.outbox.as_mut().expect("what was sent is still there");
         let replies_before = outbox.replies_bytes();
         self.flow.deliveries += u64::from(outbox.release(bytes).messages);
         let replies_bytes = outbox.replies_bytes();
         self.replies_bytes -= replies_before - replies_bytes;
         let drained = outbox.is_empty();
-        if drained && is_recovering {
-            self.caught_up.push(id);
-        }
         if !drained {
             if !client.dirty && !client.blocked {
                 client.dirty = true;
@@ -97,6 +93,9 @@ impl Clients {
             self.spare.extend(client.outbox.take());
         } else {
             client.outbox = None;
+        }
+        if drained && client.is_recovering() {
+            self.caught_up.push(id);
         }
         let unthrottled = client.throttled
             && replies_bytes <= REPLIES_BYTES_MAX / 2

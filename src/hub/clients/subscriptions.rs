@@ -2,7 +2,26 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::Subscription;
+use crate::hub::TopicId;
+
+/// A client's place in a topic, and what holds it there: one or both.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::hub) struct Subscription {
+    pub(in crate::hub) topic: TopicId,
+    /// In `Audience::subscribers`.
+    pub(in crate::hub) position: u32,
+    /// The client has asked for the channel.
+    pub(in crate::hub) is_direct: bool,
+    /// A pattern of the client matches.
+    pub(in crate::hub) by_pattern: bool,
+}
+
+impl Subscription {
+    /// Not on the list of subscribers yet, but among `Audience::newcomers`.
+    pub(in crate::hub) const NEWCOMER: u32 = u32::MAX;
+    /// Neither: it catches up, and is listed in `Client::recoveries`.
+    pub(in crate::hub) const RECOVERING: u32 = u32::MAX - 1;
+}
 
 /// The subscriptions of a client, in no order. Most clients have one, which needs no allocation.
 #[derive(Debug, Default)]
