@@ -347,7 +347,13 @@ impl Conn {
     /// listens to a stream.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.closing.is_none() && (matches!(self.stage, Stage::Open(_)) || self.is_stream())
+        self.closing.is_none() && (self.is_websocket() || self.is_stream())
+    }
+
+    /// Whether it speaks frames.
+    #[must_use]
+    pub const fn is_websocket(&self) -> bool {
+        matches!(self.stage, Stage::Open(_))
     }
 
     /// Whether the client listens to a stream.

@@ -32,8 +32,6 @@ pub struct Audit {
     pub blocked: u64,
     /// Clients that are not read from because they do not read their replies.
     pub throttled: u64,
-    /// Bytes of replies that wait for the client for which most do.
-    pub replies_bytes_most: u64,
     /// Clients with messages waiting.
     pub backlog: u64,
     /// Clients whose last frame is queued and who have something waiting.

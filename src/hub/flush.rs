@@ -66,6 +66,12 @@ impl Hub {
         self.clients.outbox(client).is_none_or(|outbox| outbox.is_empty())
     }
 
+    /// Bytes of replies that wait for `client`.
+    #[must_use]
+    pub fn replies_waiting(&self, client: ClientId) -> usize {
+        self.clients.outbox(client).map_or(0, |outbox| outbox.replies_bytes())
+    }
+
     /// Messages that wait for `client`.
     #[must_use]
     pub fn messages_waiting(&self, client: ClientId) -> u32 {

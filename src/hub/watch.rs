@@ -324,7 +324,7 @@ impl Hub {
     /// than they are sent is not served.
     fn make_way(&mut self, client: ClientId, replies: &mut Vec<u8>) -> Result<(), Refusal> {
         self.reply(client, replies);
-        let waiting = self.clients.outbox(client).map_or(0, |outbox| outbox.replies_bytes());
+        let waiting = self.replies_waiting(client);
         let Some(followed) = self.clients.followed_mut(client) else { return Ok(()) };
         followed.has_let_go &= waiting > REPLIES_BYTES_MAX;
         if followed.has_let_go { Err(Refusal::TooManyWishes) } else { Ok(()) }

@@ -15,6 +15,10 @@ pub struct Audit {
     pub closing: u64,
     /// Open WebSockets, and streams.
     pub open: u64,
+    /// Bytes of replies that wait for the WebSocket for which most do.
+    pub websocket_replies_bytes_most: u64,
+    /// The same over HTTP, where the answer to a poll is one.
+    pub http_replies_bytes_most: u64,
     /// Timers that are set.
     pub timers: u64,
     /// Connections that keep a part of a message or of a request head.
@@ -58,6 +62,12 @@ impl<D: Driver> Shard<D> {
             let held = connection.keeps_bytes();
             assert_eq!(connection.held_bytes as usize, held, "what {socket:?} keeps is accounted");
             held_bytes += held;
+            let most = if connection.conn.is_websocket() {
+                &mut audit.websocket_replies_bytes_most
+            } else {
+                &mut audit.http_replies_bytes_most
+            };
+            *most = (*most).max(self.hub.replies_waiting(socket) as u64);
             let window = connection.conn.window_bytes();
             audit.holding += u64::from(held > window);
             audit.windows += u64::from(window > 0);

@@ -26,15 +26,16 @@ const TICKS_MAX: u64 = 3_000_000;
 /// Bytes of an ack in these worlds, whose channels have short names and whose ids are numbers.
 const ACK_BYTES_MAX: u64 = 80;
 
-/// Bytes of replies that wait for one client at most: those that stop the reading, what the requests
-/// cause that had been read by then, and answers that all come at once. Where people poll, one answer
-/// is all that a queue held.
-fn replies_bytes_bound(plan: &Plan) -> u64 {
+/// Bytes of replies that wait for one WebSocket at most: those that stop the reading, what the requests
+/// cause that had been read by then, and answers that all come at once.
+const WEBSOCKET_REPLIES_BYTES_MAX: u64 =
+    (REPLIES_BYTES_MAX + 80 * 1024) as u64 + ACK_BYTES_MAX * PUBLISHES_UNANSWERED_MAX as u64;
+
+/// The same over HTTP, where the answer to a poll is all that a queue held.
+fn http_replies_bytes_bound(plan: &Plan) -> u64 {
     let Settings { conn, hub, .. } = &plan.settings;
-    let asked = (REPLIES_BYTES_MAX + 80 * 1024) as u64;
-    let acks = ACK_BYTES_MAX * u64::from(PUBLISHES_UNANSWERED_MAX);
     let polled = u64::from(hub.outbox.bytes) + conn.message_bytes_max as u64;
-    asked + acks + if plan.habits.listen > 0 { polled } else { 0 }
+    WEBSOCKET_REPLIES_BYTES_MAX + polled
 }
 
 /// What became of a world.
@@ -451,10 +452,15 @@ impl World {
             turn.at = Some(self.now + 1 + self.random.u64(..=20));
         }
         let audit = turn.shard.audit();
+        let most = audit.websocket_replies_bytes_most;
         assert!(
-            audit.hub.replies_bytes_most <= replies_bytes_bound(&self.plan),
-            "{} bytes of replies wait for one client",
-            audit.hub.replies_bytes_most
+            most <= WEBSOCKET_REPLIES_BYTES_MAX,
+            "{most} bytes of replies wait for a WebSocket"
+        );
+        let most = audit.http_replies_bytes_most;
+        assert!(
+            most <= http_replies_bytes_bound(&self.plan),
+            "{most} bytes of replies wait for a client over HTTP"
         );
         for (channel, epoch, seq) in turn.shard.hub().homes() {
             let is_anew = self.ledger.home(channel, epoch.as_str(), seq, self.now);

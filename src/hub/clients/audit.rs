@@ -52,7 +52,6 @@ impl Clients {
                 continue;
             };
             replies_bytes += outbox.replies_bytes();
-            audit.replies_bytes_most = audit.replies_bytes_most.max(outbox.replies_bytes() as u64);
             assert!(
                 outbox.is_empty() || client.blocked || client.dirty || client.is_held(),
                 "client {id:?} has something waiting and nobody will send it"
