@@ -31,11 +31,11 @@ const ACK_BYTES_MAX: u64 = 80;
 const WEBSOCKET_REPLIES_BYTES_MAX: u64 =
     (REPLIES_BYTES_MAX + 80 * 1024) as u64 + ACK_BYTES_MAX * PUBLISHES_UNANSWERED_MAX as u64;
 
-/// The same over HTTP, where the answer to a poll is all that a queue held.
+/// The same over HTTP. Where people poll, one answer is all that a queue held.
 fn http_replies_bytes_bound(plan: &Plan) -> u64 {
     let Settings { conn, hub, .. } = &plan.settings;
     let polled = u64::from(hub.outbox.bytes) + conn.message_bytes_max as u64;
-    WEBSOCKET_REPLIES_BYTES_MAX + polled
+    WEBSOCKET_REPLIES_BYTES_MAX + if plan.habits.listen > 0 { polled } else { 0 }
 }
 
 /// What became of a world.
