@@ -3,14 +3,14 @@
 use std::io::{self, Write as _};
 
 use super::{Check, EXIT_USAGE, complain};
-use crate::config::{Config, MemoryPlan, keys};
+use crate::config::{Config, MemoryPlan, example};
 
 /// Checks, prints what was found, and says how the process should end: 0 when the
 /// configuration is good, [`EXIT_USAGE`] with one line on standard error for each problem.
 #[must_use]
 pub fn check(arguments: Check) -> u8 {
     if arguments.example {
-        return print(&keys::annotated(&Config::default()));
+        return print(&example::annotated(&Config::default()));
     }
     match arguments.serve.prove(Config::default()) {
         Ok(config) => print(&format!("{}\nthe configuration is good\n", MemoryPlan::of(&config))),

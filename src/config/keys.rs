@@ -2,11 +2,10 @@
 //! and how its default is shown. The file, the environment, the flags, the nearest-name search
 //! and the annotated example are all driven by it; no name is written a second time.
 
-use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::channels::{self, CHANNEL_KEYS, CHANNEL_TABLE, OVERFLOWS};
+use super::channels::{self, OVERFLOWS};
 use super::value::{Size, Span, Value};
 use super::{Config, Cors, Descriptors, DriverKind, LogFormat};
 use crate::limits;
@@ -568,64 +567,9 @@ fn word<T: PartialEq>(choices: &[(&str, T)], value: T) -> String {
     quoted(found.expect("every value has its word").0)
 }
 
-fn last(name: &str) -> &str {
+/// `name` without its table.
+pub(super) fn last(name: &str) -> &str {
     name.rsplit_once('.').map_or(name, |(_, last)| last)
-}
-
-/// The name among `names` that somebody who wrote `written` most likely meant, if any is near.
-/// The right name in the wrong table is near, too.
-pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let distance = |name: &str| {
-        let whole = strsim::damerau_levenshtein(written, name);
-        let end = strsim::damerau_levenshtein(last(written), last(name));
-        whole.min(end + 1)
-    };
-    let tolerated = (last(written).chars().count() / 3).max(2);
-    names
-        .into_iter()
-        .map(|name| (distance(name), name))
-        .filter(|(distance, _)| *distance <= tolerated)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
-}
-
-/// A configuration file in which every key stands with its meaning and its value in `config`,
-/// commented out.
-#[must_use]
-pub fn annotated(config: &Config) -> String {
-    let mut page = String::new();
-    let mut table = "";
-    for key in &KEYS {
-        if key.table() != table {
-            table = key.table();
-            let _ = writeln!(page, "[{table}]\n");
-        }
-        comment(&mut page, key.help);
-        let _ = writeln!(page, "#{} = {}\n", key.last(), (key.show)(config));
-    }
-    let _ = writeln!(page, "#[[{CHANNEL_TABLE}]]");
-    for key in &CHANNEL_KEYS {
-        comment(&mut page, key.help);
-        let _ = writeln!(page, "#{} = {}", key.name, key.example);
-    }
-    page
-}
-
-/// Appends `text` as comment lines that fit an editor.
-fn comment(page: &mut String, text: &str) {
-    const WIDTH: usize = 96;
-    let mut width = 1;
-    page.push('#');
-    for word in text.split(' ') {
-        if width + 1 + word.len() > WIDTH {
-            page.push_str("\n#");
-            width = 1;
-        }
-        page.push(' ');
-        page.push_str(word);
-        width += 1 + word.len();
-    }
-    page.push('\n');
 }
 
 const _: () = assert!(limits::MESSAGE_BYTES_MAX_MAX as u64 <= GIB);
@@ -633,10 +577,6 @@ const _: () = assert!(limits::MESSAGE_BYTES_MAX_MAX as u64 <= GIB);
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn names() -> impl Iterator<Item = &'static str> {
-        KEYS.iter().map(|key| key.name)
-    }
 
     #[test]
     fn every_default_can_be_written_back() {
@@ -673,23 +613,6 @@ mod tests {
                 assert!(!seen.contains(&key.table()), "{} stands apart", key.name);
                 seen.push(key.table());
             }
-        }
-    }
-
-    #[test]
-    fn the_nearest_name_is_found_across_slips_and_tables() {
-        for (written, expected) in [
-            ("limits.message_byte_max", Some("limits.message_bytes_max")),
-            ("limits.max_connections", None),
-            ("message_bytes_max", Some("limits.message_bytes_max")),
-            ("limit.connections_max", Some("limits.connections_max")),
-            ("timing.backlog", Some("socket.backlog")),
-            ("lisen", Some("listen")),
-            ("shard", Some("shards")),
-            ("completely_different", None),
-            ("limits.outbox_message_max", Some("limits.outbox_messages_max")),
-        ] {
-            assert_eq!(nearest(written, names()), expected, "{written}");
         }
     }
 }

@@ -1,13 +1,16 @@
 //! What an operator decides, proven once. After [`Config`] exists nobody validates again.
 //!
 //! Reading order: this page (the values and their defaults), then `keys` (the one table of
-//! names; `channels` has those of a `[[channel]]`), `raw` (how people write them), `value` (how a value is read), `prove` (from one to the
-//! other, all problems together), `plan` (the memory they cost).
+//! names; `channels` has those of a `[[channel]]`), `raw` (how people write them; `nearest` is for
+//! names they misspell), `value` (how a value is read), `prove` (from one to the other, all problems
+//! together), `plan` (the memory they cost), `example` (the file that shows every key).
 
 pub mod channels;
+pub mod example;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod keys;
+mod nearest;
 pub mod plan;
 mod prove;
 pub mod raw;

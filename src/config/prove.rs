@@ -251,7 +251,7 @@ mod tests {
     use std::ffi::OsString;
     use std::time::Duration;
 
-    use super::super::keys::annotated;
+    use super::super::example::annotated;
     use super::super::raw::{environment, file, file_text};
     use super::super::{Cors, LogFormat, Overflow};
     use super::*;

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
 use super::channels::{CHANNEL_KEYS, CHANNEL_TABLE, ChannelKey};
-use super::keys::{KEYS, Key, VARIABLE_PREFIX, nearest};
+use super::keys::{KEYS, Key, VARIABLE_PREFIX};
+use super::nearest::nearest;
 use super::prove::Problem;
 use super::value::Value;
 
